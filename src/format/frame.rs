@@ -1,0 +1,118 @@
+//! A frame: one record, its number, and what was durable when it was written.
+
+use super::segment::FRAMES_AT;
+use super::{ALIGN, array, get_u16, get_u32, get_u64, padded, put, salted_crc};
+
+/// Where the fields stand.
+const CRC: usize = 0;
+const LEN: usize = CRC + 4;
+const SEQ: usize = LEN + 4;
+const DURABLE_BACK: usize = SEQ + 8;
+const FLAGS: usize = DURABLE_BACK + 4;
+const RESERVED: usize = FLAGS + 1;
+const TAG: usize = RESERVED + 1;
+/// Bytes before the payload.
+pub(crate) const HEADER: usize = TAG + 2;
+const _: () = assert!(HEADER == 24 && HEADER.is_multiple_of(ALIGN));
+
+/// The longest payload.
+pub(crate) const MAX_LEN: usize = (u32::MAX - 8192) as usize;
+/// The flag of the last frame of a batch.
+const COMMIT: u8 = 1;
+/// The `durable_back` of a frame that claims nothing.
+const NO_CLAIM: u32 = u32::MAX;
+
+/// Bytes that a frame with a payload of `len` occupies, padding included; `None` if no frame may be so long.
+pub(crate) const fn size(len: usize) -> Option<usize> {
+    if len > MAX_LEN {
+        return None;
+    }
+    padded(HEADER + len)
+}
+
+/// The fields of a header but for the CRC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// Length of the payload in bytes.
+    pub(crate) len: u32,
+    /// The record's sequence number.
+    pub(crate) seq: u64,
+    /// The raw `durable_back`.
+    durable_back: u32,
+    /// Whether this is the last frame of its batch.
+    pub(crate) commit: bool,
+    /// The user's tag.
+    pub(crate) tag: u16,
+}
+
+impl Header {
+    /// The header of a frame at `at`, written when everything below `durable` was durable (`None`: no claim).
+    pub(crate) fn new(at: usize, len: u32, seq: u64, durable: Option<usize>, commit: bool, tag: u16) -> Self {
+        let back = durable.and_then(|d| at.checked_sub(d)).and_then(|bytes| u32::try_from(bytes / ALIGN).ok());
+        Self { len, seq, durable_back: back.unwrap_or(NO_CLAIM), commit, tag }
+    }
+
+    /// D, if the frame, standing at `at`, claims one.
+    pub(crate) fn claim(&self, at: usize) -> Option<usize> {
+        let back = (self.durable_back as usize).checked_mul(ALIGN)?;
+        let durable = at.checked_sub(back)?;
+        (self.durable_back != NO_CLAIM && durable >= FRAMES_AT).then_some(durable)
+    }
+
+    /// Bytes of the whole frame, padding included.
+    pub(crate) fn frame_size(&self) -> usize {
+        // `decode` and the writers have bounded `len`, so this neither overflows nor exceeds the segment.
+        (HEADER + self.len as usize).next_multiple_of(ALIGN)
+    }
+}
+
+/// Writes header, CRC and padding around the payload that already stands in `frame`, which is exactly the frame's size.
+pub(crate) fn seal(frame: &mut [u8], header: &Header, salt: u32) {
+    let end = HEADER + header.len as usize;
+    put(frame, LEN, &header.len.to_le_bytes());
+    put(frame, SEQ, &header.seq.to_le_bytes());
+    put(frame, DURABLE_BACK, &header.durable_back.to_le_bytes());
+    frame[FLAGS] = if header.commit { COMMIT } else { 0 };
+    frame[RESERVED] = 0;
+    put(frame, TAG, &header.tag.to_le_bytes());
+    frame[end..].fill(0);
+    let crc = salted_crc(salt, &frame[LEN..end]);
+    put(frame, CRC, &crc.to_le_bytes());
+}
+
+/// The header at `at` as it stands, iff its fields are in range and the frame fits: everything but the CRC.
+pub(crate) fn peek(segment: &[u8], at: usize) -> Option<Header> {
+    if !at.is_multiple_of(ALIGN) || at < FRAMES_AT {
+        return None;
+    }
+    let fields: [u8; HEADER] = array(segment.get(at..at.checked_add(HEADER)?)?, 0);
+    let len = get_u32(&fields, LEN);
+    let fits = at.checked_add(size(len as usize)?)? <= segment.len();
+    if !fits || fields[FLAGS] & !COMMIT != 0 || fields[RESERVED] != 0 {
+        return None;
+    }
+    Some(Header {
+        len,
+        seq: get_u64(&fields, SEQ),
+        durable_back: get_u32(&fields, DURABLE_BACK),
+        commit: fields[FLAGS] == COMMIT,
+        tag: get_u16(&fields, TAG),
+    })
+}
+
+/// The CRC that stands in the frame at `at`, and the range of bytes that it covers; `header` came from [`peek`].
+pub(crate) fn checked_range(segment: &[u8], at: usize, header: &Header) -> (u32, core::ops::Range<usize>) {
+    (get_u32(segment, at + CRC), at + LEN..at + HEADER + header.len as usize)
+}
+
+/// The range of the payload of the frame at `at`.
+pub(crate) fn payload_range(at: usize, header: &Header) -> core::ops::Range<usize> {
+    at + HEADER..at + HEADER + header.len as usize
+}
+
+/// The frame at `at`, iff it verifies; `segment` is the file from its first byte to its capacity.
+pub(crate) fn decode(segment: &[u8], at: usize, salt: u32) -> Option<Header> {
+    let header = peek(segment, at)?;
+    let (crc, covered) = checked_range(segment, at, &header);
+    (salted_crc(salt, &segment[covered]) == crc).then_some(header)
+}

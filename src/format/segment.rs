@@ -1,0 +1,113 @@
+//! The two pages before a segment's frames: the identity, and the words.
+
+use super::{ALIGN, PAGE, SECTOR, VERSION, array, get_u32, get_u64, put, salted_crc};
+
+/// First words of an identity.
+const MAGIC: &[u8; 8] = b"MMAPWAL\0";
+
+const IDENTITY_VERSION: usize = MAGIC.len();
+const IDENTITY_SALT: usize = IDENTITY_VERSION + 4;
+const IDENTITY_LOG_ID: usize = IDENTITY_SALT + 4;
+const IDENTITY_ORDINAL: usize = IDENTITY_LOG_ID + 16;
+const IDENTITY_CAPACITY: usize = IDENTITY_ORDINAL + 8;
+const IDENTITY_CREATED: usize = IDENTITY_CAPACITY + 8;
+const IDENTITY_CRC: usize = IDENTITY_LEN - 4;
+/// Length of an identity.
+pub(crate) const IDENTITY_LEN: usize = 128;
+/// Where the two copies of the identity stand.
+pub(crate) const IDENTITY_AT: [usize; 2] = [0, SECTOR];
+const _: () = assert!(IDENTITY_CREATED + 8 <= IDENTITY_CRC && IDENTITY_AT[1] + IDENTITY_LEN <= PAGE);
+
+/// Where `published` stands.
+pub(crate) const PUBLISHED_AT: usize = PAGE;
+/// Where the two copies of `begun` stand, in two sectors.
+pub(crate) const BEGUN_AT: [usize; 2] = [PAGE + 64, PAGE + SECTOR + 64];
+/// Where the two slots of `durable` stand, in two sectors.
+pub(crate) const DURABLE_AT: [usize; 2] = [PAGE + 128, PAGE + SECTOR + 128];
+/// Length of a word and its check.
+pub(crate) const WORD_LEN: usize = 16;
+/// Where frames begin.
+pub(crate) const FRAMES_AT: usize = 2 * PAGE;
+/// The smallest segment: one page of frames.
+pub(crate) const MIN_CAPACITY: usize = FRAMES_AT + PAGE;
+
+/// In `published`: the log goes on in the next segment.
+pub(crate) const CLOSED: u64 = 1 << 63;
+/// In `published`: something published here was cut off again.
+pub(crate) const CUT: u64 = 1 << 62;
+
+/// What a segment file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) salt: u32,
+    pub(crate) log_id: [u8; 16],
+    pub(crate) ordinal: u64,
+    pub(crate) capacity: u64,
+    /// Unix time of preparation in nanoseconds.
+    pub(crate) created: u64,
+}
+
+impl Identity {
+    /// One copy, as bytes.
+    pub(crate) fn encode(&self) -> [u8; IDENTITY_LEN] {
+        let mut bytes = [0; IDENTITY_LEN];
+        put(&mut bytes, 0, MAGIC);
+        put(&mut bytes, IDENTITY_VERSION, &VERSION.to_le_bytes());
+        put(&mut bytes, IDENTITY_SALT, &self.salt.to_le_bytes());
+        put(&mut bytes, IDENTITY_LOG_ID, &self.log_id);
+        put(&mut bytes, IDENTITY_ORDINAL, &self.ordinal.to_le_bytes());
+        put(&mut bytes, IDENTITY_CAPACITY, &self.capacity.to_le_bytes());
+        put(&mut bytes, IDENTITY_CREATED, &self.created.to_le_bytes());
+        let crc = salted_crc(0, &bytes[..IDENTITY_CRC]);
+        put(&mut bytes, IDENTITY_CRC, &crc.to_le_bytes());
+        bytes
+    }
+
+    /// The copy in `bytes`, iff it is whole and verifies.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: [u8; IDENTITY_LEN] = array(bytes.get(..IDENTITY_LEN)?, 0);
+        let known = bytes.starts_with(MAGIC) && get_u32(&bytes, IDENTITY_VERSION) == VERSION;
+        if !known || salted_crc(0, &bytes[..IDENTITY_CRC]) != get_u32(&bytes, IDENTITY_CRC) {
+            return None;
+        }
+        Some(Self {
+            salt: get_u32(&bytes, IDENTITY_SALT),
+            log_id: array(&bytes, IDENTITY_LOG_ID),
+            ordinal: get_u64(&bytes, IDENTITY_ORDINAL),
+            capacity: get_u64(&bytes, IDENTITY_CAPACITY),
+            created: get_u64(&bytes, IDENTITY_CREATED),
+        })
+    }
+}
+
+/// The check of the word `value`.
+pub(crate) fn check(salt: u32, value: u64) -> u64 {
+    let crc = salted_crc(salt, &value.to_le_bytes());
+    u64::from(crc) | (u64::from(!crc) << 32)
+}
+
+/// The word at `at` of `segment` with its check, iff that verifies.
+fn checked_word(segment: &[u8], at: usize, salt: u32) -> Option<u64> {
+    let word = segment.get(at..at + WORD_LEN)?;
+    let value = get_u64(word, 0);
+    (get_u64(word, 8) == check(salt, value)).then_some(value)
+}
+
+/// The base seq of a segment that was begun, from either copy.
+pub(crate) fn begun(segment: &[u8], salt: u32) -> Option<u64> {
+    let copy = |at| checked_word(segment, at, salt).filter(|base| *base >= 1);
+    BEGUN_AT.into_iter().find_map(copy)
+}
+
+/// The largest D that a `durable` slot vouches for.
+pub(crate) fn durable(segment: &[u8], salt: u32) -> Option<usize> {
+    let slot = |at| {
+        checked_word(segment, at, salt).and_then(|d| usize::try_from(d).ok()).filter(|d| is_position(*d, segment.len()))
+    };
+    DURABLE_AT.into_iter().filter_map(slot).max()
+}
+
+/// Whether `offset` can be the end of frames in a segment of `capacity`.
+pub(crate) fn is_position(offset: usize, capacity: usize) -> bool {
+    offset.is_multiple_of(ALIGN) && (FRAMES_AT..=capacity).contains(&offset)
+}
