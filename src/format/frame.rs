@@ -1,4 +1,7 @@
 //! A frame: one record, its number, and what was durable when it was written.
+//!
+//! `at` is always an offset in the file, and `frames` the bytes of the file from [`FRAMES_AT`] to the capacity (or to
+//! where frames may end), because a map lends out nothing before them.
 
 use super::segment::FRAMES_AT;
 use super::{ALIGN, array, get_u16, get_u32, get_u64, padded, put, salted_crc};
@@ -6,7 +9,7 @@ use super::{ALIGN, array, get_u16, get_u32, get_u64, padded, put, salted_crc};
 /// Where the fields stand.
 const CRC: usize = 0;
 const LEN: usize = CRC + 4;
-const SEQ: usize = LEN + 4;
+pub(crate) const SEQ: usize = LEN + 4;
 const DURABLE_BACK: usize = SEQ + 8;
 const FLAGS: usize = DURABLE_BACK + 4;
 const RESERVED: usize = FLAGS + 1;
@@ -66,6 +69,16 @@ impl Header {
     }
 }
 
+/// Notes the length of a payload in a frame that is not sealed yet, and so does not verify.
+pub(crate) fn note_len(frame: &mut [u8], len: u32) {
+    put(frame, LEN, &len.to_le_bytes());
+}
+
+/// The length that [`note_len`] noted.
+pub(crate) fn noted_len(frame: &[u8]) -> u32 {
+    get_u32(frame, LEN)
+}
+
 /// Writes header, CRC and padding around the payload that already stands in `frame`, which is exactly the frame's size.
 pub(crate) fn seal(frame: &mut [u8], header: &Header, salt: u32) {
     let end = HEADER + header.len as usize;
@@ -81,13 +94,11 @@ pub(crate) fn seal(frame: &mut [u8], header: &Header, salt: u32) {
 }
 
 /// The header at `at` as it stands, iff its fields are in range and the frame fits: everything but the CRC.
-pub(crate) fn peek(segment: &[u8], at: usize) -> Option<Header> {
-    if !at.is_multiple_of(ALIGN) || at < FRAMES_AT {
-        return None;
-    }
-    let fields: [u8; HEADER] = array(segment.get(at..at.checked_add(HEADER)?)?, 0);
+pub(crate) fn peek(frames: &[u8], at: usize) -> Option<Header> {
+    let index = at.checked_sub(FRAMES_AT).filter(|index| index.is_multiple_of(ALIGN))?;
+    let fields: [u8; HEADER] = array(frames.get(index..index.checked_add(HEADER)?)?, 0);
     let len = get_u32(&fields, LEN);
-    let fits = at.checked_add(size(len as usize)?)? <= segment.len();
+    let fits = index.checked_add(size(len as usize)?)? <= frames.len();
     if !fits || fields[FLAGS] & !COMMIT != 0 || fields[RESERVED] != 0 {
         return None;
     }
@@ -100,19 +111,21 @@ pub(crate) fn peek(segment: &[u8], at: usize) -> Option<Header> {
     })
 }
 
-/// The CRC that stands in the frame at `at`, and the range of bytes that it covers; `header` came from [`peek`].
-pub(crate) fn checked_range(segment: &[u8], at: usize, header: &Header) -> (u32, core::ops::Range<usize>) {
-    (get_u32(segment, at + CRC), at + LEN..at + HEADER + header.len as usize)
+/// The CRC that stands in the frame at `at`, and the bytes that it covers; `header` came from [`peek`] at `at`.
+pub(crate) fn checked<'a>(frames: &'a [u8], at: usize, header: &Header) -> (u32, &'a [u8]) {
+    let index = at - FRAMES_AT;
+    (get_u32(frames, index + CRC), &frames[index + LEN..index + HEADER + header.len as usize])
 }
 
-/// The range of the payload of the frame at `at`.
-pub(crate) fn payload_range(at: usize, header: &Header) -> core::ops::Range<usize> {
-    at + HEADER..at + HEADER + header.len as usize
+/// The payload of the frame at `at`; `header` came from [`peek`] at `at`.
+pub(crate) fn payload<'a>(frames: &'a [u8], at: usize, header: &Header) -> &'a [u8] {
+    let index = at - FRAMES_AT;
+    &frames[index + HEADER..index + HEADER + header.len as usize]
 }
 
-/// The frame at `at`, iff it verifies; `segment` is the file from its first byte to its capacity.
-pub(crate) fn decode(segment: &[u8], at: usize, salt: u32) -> Option<Header> {
-    let header = peek(segment, at)?;
-    let (crc, covered) = checked_range(segment, at, &header);
-    (salted_crc(salt, &segment[covered]) == crc).then_some(header)
+/// The frame at `at`, iff it verifies.
+pub(crate) fn decode(frames: &[u8], at: usize, salt: u32) -> Option<Header> {
+    let header = peek(frames, at)?;
+    let (crc, covered) = checked(frames, at, &header);
+    (salted_crc(salt, covered) == crc).then_some(header)
 }

@@ -1,6 +1,6 @@
 //! A slot of the manifest: the whole state of a log.
 
-use super::segment::{FRAMES_AT, MIN_CAPACITY};
+use super::segment::{FRAMES_AT, MAX_CAPACITY, MIN_CAPACITY};
 use super::{ALIGN, PAGE, VERSION, array, get_u32, get_u64, padded, put, salted_crc};
 
 const MAGIC: &[u8; 8] = b"MMAPWALM";
@@ -34,6 +34,9 @@ pub(crate) const MAX_META: usize = 1024;
 pub(crate) const FIRST_SLOT: usize = 64 * 1024;
 /// The smallest slot that is read.
 pub(crate) const MIN_SLOT: usize = PAGE;
+
+/// The largest generation, ordinal or seq, so that counting on never overflows.
+pub(crate) const MAX_NUMBER: u64 = u64::MAX >> 1;
 
 const VIRGIN: u32 = 1;
 
@@ -76,11 +79,11 @@ pub(crate) enum Role {
 impl Entry {
     /// What the entry is, iff its fields agree.
     pub(crate) fn role(&self) -> Option<Role> {
-        let sized = self.capacity >= MIN_CAPACITY as u64
-            && self.capacity.is_multiple_of(PAGE as u64)
-            && usize::try_from(self.capacity).is_ok();
+        let in_range = (MIN_CAPACITY as u64..=MAX_CAPACITY as u64).contains(&self.capacity);
+        let sized = in_range && self.capacity.is_multiple_of(PAGE as u64);
+        let bounded = [self.ordinal, self.base_seq, self.last_seq].iter().all(|n| *n <= MAX_NUMBER);
         match (self.base_seq, self.end_offset, self.last_seq) {
-            _ if !sized || self.salt == 0 => None,
+            _ if !sized || !bounded || self.salt == 0 => None,
             (0, 0, 0) => Some(Role::Spare),
             (0, _, _) => None,
             (_, 0, 0) => Some(Role::Active),
@@ -219,8 +222,7 @@ fn in_order(slot: &Slot<'_>) -> bool {
         let Some(entry) = Entry::decode(bytes) else { return false };
         match entry.role() {
             Some(Role::Sealed) if !active && entry.base_seq >= next_seq => {
-                let Some(after) = entry.last_seq.checked_add(1) else { return false };
-                next_seq = after;
+                next_seq = entry.last_seq + 1;
             }
             Some(Role::Active) if !active && entry.base_seq >= next_seq => active = true,
             Some(Role::Spare) if active => {}
@@ -228,5 +230,7 @@ fn in_order(slot: &Slot<'_>) -> bool {
         }
     }
     let first_base = slot.entries().next().map_or(u64::MAX, |entry| entry.base_seq);
-    active && slot.header.first_seq >= first_base
+    let Header { generation, first_seq, checkpoint_seq, .. } = slot.header;
+    let bounded = [generation, first_seq, checkpoint_seq].iter().all(|n| *n <= MAX_NUMBER);
+    active && bounded && first_seq >= first_base
 }

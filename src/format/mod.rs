@@ -14,7 +14,7 @@
 //!
 //! # MANIFEST
 //!
-//! The file is two slots, each half of it. A slot:
+//! The file is two slots, each half of it; its length is a multiple of 8192 and at least that. A slot:
 //!
 //! ```text
 //!   0  magic "MMAPWALM"        8
@@ -39,7 +39,7 @@
 //!   0  ordinal u64
 //!   8  salt u32
 //!  12  flags u32               bit 0 virgin: every byte behind page 1 was zero when the segment was prepared
-//!  16  capacity u64            the file's length, a multiple of 4096, at least 12288
+//!  16  capacity u64            the file's length, a multiple of 4096, from 12288 to 2^34
 //!  24  base_seq u64            the seq of the first record; 0 in a spare
 //!  32  end_offset u64          where the frames of a sealed segment end; 0 if it is not sealed
 //!  40  last_seq u64            the last seq of a sealed segment (base_seq - 1 if it is empty)
@@ -51,7 +51,7 @@
 //! `last_seq` = `base_seq - 1` iff `end_offset` is 8192, and each `base_seq` above every earlier `last_seq`), then
 //! exactly one active segment (`base_seq` >= 1 and above every earlier `last_seq`, `end_offset` and `last_seq` 0), then
 //! spares (all three 0). No ordinal occurs twice, no salt is 0, no entry flag but `virgin` is set, and
-//! `first_seq` >= the first entry's `base_seq`. An active `base_seq` above the last `last_seq` + 1 is a deliberate gap,
+//! `first_seq` >= the first entry's `base_seq`, and the generation, all ordinals and all seqs are below 2^63. An active `base_seq` above the last `last_seq` + 1 is a deliberate gap,
 //! and so is one between sealed segments.
 //!
 //! # Segment
@@ -126,19 +126,23 @@
 //! if there is none), and **e** the seq expected at cut. A frame *possible* at Y, `d` bytes behind cut, is one that
 //! verifies and has e <= `seq` <= e + `d` / 24 (rounded down).
 //!
-//! Let N be the active segment. A spare is *begun* iff a copy of `begun` verifies, or else a frame verifies at 8192 (its
-//! base is that frame's `seq`, which must be >= 1); it *claims* iff a `durable` slot verifies, or a frame at 8192 or behind
-//! claims that is possible when `d` is taken as (capacity of N - cut) + (Y - 8192). K is the spare that is begun or claims.
+//! Let N be the active segment. If `clean_offset` is not 0 and the walk of N passes through `clean_offset` at the end of a
+//! COMMIT frame (or `clean_offset` is 8192), the log was closed there: it ends there, a clean end, and neither what stands
+//! behind nor the spares are looked at. Otherwise, a spare is *begun* iff a copy of `begun` verifies, or else a frame verifies at 8192 (its
+//! base is that frame's `seq`, which must be >= 1); its *claim* is the largest of its verified `durable` slots and of the
+//! D of every frame at 8192 or behind that claims and is possible when `d` is taken as (capacity of N - cut) + (Y - 8192).
+//! K is the spare that is begun or has a claim.
 //!
-//! | spares that are begun or claim | | judge |
-//! |---|---|---|
-//! | two or more | | Corrupt |
-//! | none | | N |
-//! | K, not begun | | Corrupt |
-//! | K, begun with base B | e > B | Corrupt |
-//! | | e < B, K claims | Corrupt |
-//! | | e < B, K does not claim | N |
-//! | | e = B | K, walked with base B; N is complete and ends at its cut |
+//! | spares that are begun or claim | | judge | place of the damage |
+//! |---|---|---|---|
+//! | two or more | | Corrupt | the second of them, 8192 |
+//! | none | | N | |
+//! | K, not begun | its claim > 8192 | Corrupt | K, 8192 |
+//! | | its claim is 8192 | N: nothing of K was synced, or `begun` would be there | |
+//! | K, begun with base B | e > B | Corrupt | K, 8192 |
+//! | | e < B, K has a claim | Corrupt: N was whole | N, cut |
+//! | | e < B, K has none | N | |
+//! | | e = B | K, walked with base B; N is complete and ends at its cut | |
 //!
 //! The segment that is judged has evidence **E**: the largest of its verified `durable` slots, of the D > cut of every
 //! possible frame at X or behind (`d` is Y - cut), and (if it is the active one) of `clean_offset`.
@@ -146,7 +150,7 @@
 //! | first row that holds | verdict |
 //! |---|---|
 //! | cut < E | Corrupt |
-//! | everything from cut to `capacity` is zero, or cut = X = `clean_offset` in the active segment | clean end |
+//! | everything from cut to `capacity` is zero | clean end |
 //! | cut < X, or a possible frame is at X or behind, or the segment is virgin | torn end |
 //! | none of these | end, with an earlier life behind it |
 //!

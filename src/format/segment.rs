@@ -30,6 +30,8 @@ pub(crate) const WORD_LEN: usize = 16;
 pub(crate) const FRAMES_AT: usize = 2 * PAGE;
 /// The smallest segment: one page of frames.
 pub(crate) const MIN_CAPACITY: usize = FRAMES_AT + PAGE;
+/// The largest segment: every offset in it, divided by 8, fits 32 bits with room to spare.
+pub(crate) const MAX_CAPACITY: usize = 1 << 34;
 
 /// In `published`: the log goes on in the next segment.
 pub(crate) const CLOSED: u64 = 1 << 63;
@@ -86,23 +88,24 @@ pub(crate) fn check(salt: u32, value: u64) -> u64 {
     u64::from(crc) | (u64::from(!crc) << 32)
 }
 
-/// The word at `at` of `segment` with its check, iff that verifies.
-fn checked_word(segment: &[u8], at: usize, salt: u32) -> Option<u64> {
-    let word = segment.get(at..at + WORD_LEN)?;
+/// The word at `at` of `head` with its check, iff that verifies.
+fn checked_word(head: &[u8], at: usize, salt: u32) -> Option<u64> {
+    let word = head.get(at..at + WORD_LEN)?;
     let value = get_u64(word, 0);
     (get_u64(word, 8) == check(salt, value)).then_some(value)
 }
 
-/// The base seq of a segment that was begun, from either copy.
-pub(crate) fn begun(segment: &[u8], salt: u32) -> Option<u64> {
-    let copy = |at| checked_word(segment, at, salt).filter(|base| *base >= 1);
+/// The base seq of a segment that was begun, from either copy; `head` is the file up to [`FRAMES_AT`].
+pub(crate) fn begun(head: &[u8], salt: u32) -> Option<u64> {
+    let copy = |at| checked_word(head, at, salt).filter(|base| *base >= 1);
     BEGUN_AT.into_iter().find_map(copy)
 }
 
-/// The largest D that a `durable` slot vouches for.
-pub(crate) fn durable(segment: &[u8], salt: u32) -> Option<usize> {
+/// The largest D that a `durable` slot vouches for in a segment of `capacity`.
+pub(crate) fn durable(head: &[u8], salt: u32, capacity: usize) -> Option<usize> {
     let slot = |at| {
-        checked_word(segment, at, salt).and_then(|d| usize::try_from(d).ok()).filter(|d| is_position(*d, segment.len()))
+        let offset = usize::try_from(checked_word(head, at, salt)?).ok()?;
+        is_position(offset, capacity).then_some(offset)
     };
     DURABLE_AT.into_iter().filter_map(slot).max()
 }

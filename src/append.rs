@@ -1,0 +1,284 @@
+//! The writer: records are encoded straight into the map, and published when they are whole.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::frame::{self, HEADER, Header};
+use crate::format::segment::{FRAMES_AT, MAX_CAPACITY};
+use crate::map::Tail;
+use crate::planted::{Bug, planted};
+use crate::segment::{End, Segment, Spare, frame_size};
+
+/// The sequence numbers that an append was given, dense and ascending; empty for an empty batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seqs {
+    first: u64,
+    len: u64,
+}
+
+impl Seqs {
+    /// `len` numbers from `first` on.
+    pub(crate) const fn new(first: u64, len: u64) -> Self {
+        Self { first, len }
+    }
+
+    /// The first number; `None` if there is none.
+    #[must_use]
+    pub const fn first(&self) -> Option<u64> {
+        if self.len == 0 { None } else { Some(self.first) }
+    }
+
+    /// The last number; `None` if there is none.
+    #[must_use]
+    pub const fn last(&self) -> Option<u64> {
+        if self.len == 0 { None } else { Some(self.first + self.len - 1) }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> std::ops::Range<u64> {
+        self.first..self.first + self.len
+    }
+}
+
+impl IntoIterator for Seqs {
+    type Item = u64;
+    type IntoIter = std::ops::Range<u64>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl IntoIterator for &Seqs {
+    type Item = u64;
+    type IntoIter = std::ops::Range<u64>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// What came of trying to write into the present segment.
+pub(crate) enum Attempt<T> {
+    /// It is written and published.
+    Done(T),
+    /// It does not fit; so many bytes of frames are needed.
+    Full(usize),
+}
+
+/// The end of the log that is written to.
+pub(crate) struct Writer {
+    segment: Arc<Segment>,
+    tail: Tail,
+    at: usize,
+    next_seq: u64,
+    spares: VecDeque<Spare>,
+    /// The segment before, until the first record behind it is published.
+    closing: Option<(Arc<Segment>, Tail)>,
+    /// The segment before, until the manifest has sealed it.
+    rotated: Option<Arc<Segment>>,
+}
+
+impl Writer {
+    /// Goes on at the end of `segment` with the record `next_seq`.
+    pub(crate) fn new(segment: Arc<Segment>, tail: Tail, next_seq: u64, spares: Vec<Spare>) -> Self {
+        let End { offset, .. } = segment.end();
+        Self { segment, tail, at: offset, next_seq, spares: spares.into(), closing: None, rotated: None }
+    }
+
+    /// The last seq that was given.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.next_seq - 1
+    }
+
+    /// Appends one record, gathered from `parts`.
+    pub(crate) fn append(&mut self, tag: u16, parts: &[IoSlice<'_>]) -> Result<Attempt<u64>> {
+        let len = parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(part.len())).unwrap_or(usize::MAX);
+        let size = frame_size(len)?;
+        let Some(bytes) = self.tail.bytes(self.at..self.at + size) else {
+            return Ok(Attempt::Full(size));
+        };
+        let mut to = HEADER;
+        for part in parts {
+            bytes[to..to + part.len()].copy_from_slice(part);
+            to += part.len();
+        }
+        let header = Header::new(self.at, len as u32, self.next_seq, watermark(&self.segment, self.at), true, tag);
+        frame::seal(bytes, &header, self.segment.salt());
+        Ok(Attempt::Done(self.publish(size, 1).first))
+    }
+
+    /// Appends one record of at most `max_len` bytes, which `fill` writes into the zeroed bytes of the map.
+    pub(crate) fn append_with<E>(
+        &mut self,
+        max_len: usize,
+        fill: impl FnOnce(&mut [u8]) -> std::result::Result<usize, E>,
+    ) -> Result<std::result::Result<u64, E>> {
+        let most = frame_size(max_len)?;
+        let (at, virgin) = (self.at, self.segment.is_virgin());
+        let header = |len| Header::new(at, len, self.next_seq, watermark(&self.segment, at), true, 0);
+        let Some(bytes) = self.tail.bytes(at..at + most) else {
+            return Err(Error::RecordTooLarge { len: max_len as u64, max: self.segment.capacity() as u64 });
+        };
+        let mut scratch = Scratch { touched: bytes.len(), bytes };
+        if !virgin {
+            scratch.bytes.fill(0);
+        }
+        let len = match fill(&mut scratch.bytes[HEADER..HEADER + max_len]) {
+            Ok(len) if len <= max_len => len,
+            Ok(len) => return Err(Error::RecordTooLarge { len: len as u64, max: max_len as u64 }),
+            Err(e) => return Ok(Err(e)),
+        };
+        let size = frame_size(len)?;
+        let (frame, rest) = scratch.bytes.split_at_mut(size);
+        rest.fill(0);
+        frame::seal(frame, &header(len as u32), self.segment.salt());
+        scratch.touched = 0;
+        drop(scratch);
+        Ok(Ok(self.publish(size, 1).first))
+    }
+
+    /// Whether a record of `max_len` bytes fits the present segment; otherwise how many bytes it needs.
+    pub(crate) fn room_for(&self, max_len: usize) -> Result<Attempt<()>> {
+        let size = frame_size(max_len)?;
+        let fits = size <= self.segment.capacity() - self.at;
+        Ok(if fits { Attempt::Done(()) } else { Attempt::Full(size) })
+    }
+
+    /// Appends `records` as one batch. Payloads come first and headers only when the last `as_ref` has returned, so that
+    /// a batch that is abandoned leaves no frame that verifies.
+    pub(crate) fn append_batch<T: AsRef<[u8]>>(&mut self, tag: u16, records: &[T]) -> Result<Attempt<Seqs>> {
+        let (start, capacity) = (self.at, self.segment.capacity());
+        let Some(bytes) = self.tail.bytes(start..capacity) else { return Ok(Attempt::Full(FRAMES_AT)) };
+        let mut scratch = Scratch { touched: 0, bytes };
+        let need = place_payloads(&mut scratch, records)?;
+        if need > scratch.bytes.len() {
+            return Ok(Attempt::Full(need));
+        }
+        let (mut at, mut seq) = (start, self.next_seq);
+        while at < start + need {
+            let frame = &mut scratch.bytes[at - start..need];
+            let len = frame::noted_len(frame);
+            let size = frame_size(len as usize)?;
+            let commit = size == frame.len() || planted(Bug::BatchWithoutCommit);
+            let header = Header::new(at, len, seq, watermark(&self.segment, at), commit, tag);
+            frame::seal(&mut frame[..size], &header, self.segment.salt());
+            (at, seq) = (at + size, seq + 1);
+        }
+        scratch.touched = 0;
+        drop(scratch);
+        Ok(Attempt::Done(self.publish(need, records.len() as u64)))
+    }
+
+    /// Shows the next `records` records, `size` bytes, and then closes the segment before, if this is the first record
+    /// behind it.
+    fn publish(&mut self, size: usize, records: u64) -> Seqs {
+        let seqs = Seqs::new(self.next_seq, records);
+        self.at += size;
+        self.next_seq += records;
+        self.segment.publish(&mut self.tail, self.at, records);
+        if let Some((before, tail)) = self.closing.take() {
+            before.close(&tail);
+        }
+        seqs
+    }
+
+    /// Whether `need` bytes of frames can go into a spare now: the rotation before is sealed and a spare is announced.
+    pub(crate) fn can_rotate(&self, need: usize) -> bool {
+        self.rotated.is_none() && self.spare_for(need).is_some()
+    }
+
+    fn spare_for(&self, need: usize) -> Option<usize> {
+        self.spares.iter().position(|spare| need <= spare.entry.capacity as usize - FRAMES_AT)
+    }
+
+    /// Goes on in the first announced spare that holds `need` bytes; the caller has asked [`Writer::can_rotate`].
+    pub(crate) fn rotate(&mut self, need: usize) -> Option<Arc<Segment>> {
+        let spare = self.spares.remove(self.spare_for(need)?)?;
+        let (next, tail) = spare.begin(self.next_seq);
+        let before = std::mem::replace(&mut self.segment, Arc::clone(&next));
+        let before_tail = std::mem::replace(&mut self.tail, tail);
+        self.at = FRAMES_AT;
+        self.closing = Some((Arc::clone(&before), before_tail));
+        self.rotated = Some(before);
+        Some(next)
+    }
+
+    /// The segment that was rotated away and is not sealed, with the one that the log goes on in.
+    pub(crate) fn unsealed(&self) -> Option<(Arc<Segment>, Arc<Segment>)> {
+        self.rotated.as_ref().map(|before| (Arc::clone(before), Arc::clone(&self.segment)))
+    }
+
+    /// The manifest has sealed the segment before.
+    pub(crate) fn sealed(&mut self) {
+        self.rotated = None;
+    }
+
+    /// Takes in a spare that the manifest has announced.
+    pub(crate) fn announced(&mut self, spare: Spare) {
+        self.spares.push_back(spare);
+    }
+
+    /// How many spares are announced.
+    pub(crate) fn spare_count(&self) -> usize {
+        self.spares.len()
+    }
+
+    /// Whether a spare holds `need` bytes of frames.
+    pub(crate) fn has_spare_for(&self, need: usize) -> bool {
+        self.spare_for(need).is_some()
+    }
+
+    /// The segment that is appended to.
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+}
+
+/// D for a frame that is written at `at` now.
+fn watermark(segment: &Segment, at: usize) -> Option<usize> {
+    if planted(Bug::WatermarkTooHigh) { Some(at) } else { segment.watermark() }
+}
+
+/// Copies the payloads to where their frames will be and notes their lengths, as far as there is room; returns the bytes
+/// that all of them need.
+fn place_payloads<T: AsRef<[u8]>>(scratch: &mut Scratch<'_>, records: &[T]) -> Result<usize> {
+    let mut need = 0_usize;
+    for record in records {
+        let payload = record.as_ref();
+        let size = frame_size(payload.len())?;
+        let at = need;
+        need = need.saturating_add(size);
+        if let Some(frame) = scratch.bytes.get_mut(at..need) {
+            scratch.touched = need;
+            frame[HEADER..HEADER + payload.len()].copy_from_slice(payload);
+            frame::note_len(frame, payload.len() as u32);
+        }
+    }
+    let max = MAX_CAPACITY - FRAMES_AT;
+    if need > max { Err(Error::RecordTooLarge { len: need as u64, max: max as u64 }) } else { Ok(need) }
+}
+
+/// Unpublished bytes that become zero again unless they are kept, whatever happens in user code.
+struct Scratch<'a> {
+    bytes: &'a mut [u8],
+    touched: usize,
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        self.bytes[..self.touched].fill(0);
+    }
+}

@@ -1,0 +1,315 @@
+//! Who is durable, who waits, and what is refused after a failure: the shared state of a live log.
+//!
+//! Whoever needs durability becomes the *leader* or waits for one. The leader takes everything that is published and not
+//! synced in one step, syncs it without holding any lock, oldest segment first, and wakes the waiters. A failed sync
+//! poisons the log before anybody is woken, and is never tried again: after an error Linux marks the pages clean, so a
+//! second sync would succeed without having written them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::format::segment::FRAMES_AT;
+use crate::segment::{End, Segment};
+
+/// Locks `mutex`; a panic in user code leaves what it guards whole, so such poisoning means nothing here.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a view of the log is made of, in one consistent state.
+#[derive(Clone)]
+pub(crate) struct Live {
+    /// Oldest first; the last one is appended to.
+    pub(crate) segments: Arc<Vec<Arc<Segment>>>,
+    pub(crate) first_seq: u64,
+    pub(crate) checkpoint_seq: u64,
+    /// The last durable seq, and where its segment is durable up to.
+    pub(crate) durable_seq: u64,
+    pub(crate) durable_offset: usize,
+    pub(crate) meta: Arc<[u8]>,
+}
+
+impl Live {
+    /// The segment that is appended to.
+    pub(crate) fn active(&self) -> &Arc<Segment> {
+        // A log has an active segment from its creation on.
+        &self.segments[self.segments.len() - 1]
+    }
+
+    /// How many segments hold durable records, and how far the last of them.
+    pub(crate) fn durable_end(&self) -> (usize, End) {
+        let begun = self.segments.partition_point(|segment| segment.base_seq() <= self.durable_seq);
+        let shown = begun.max(1);
+        let segment = &self.segments[shown - 1];
+        let end = if begun == 0 {
+            End { offset: FRAMES_AT, count: 0 }
+        } else if segment.last_seq() <= self.durable_seq {
+            segment.end()
+        } else {
+            End { offset: self.durable_offset, count: self.durable_seq + 1 - segment.base_seq() }
+        };
+        (shown, end)
+    }
+}
+
+/// A segment that is not known to be durable whole.
+struct Part {
+    segment: Arc<Segment>,
+    synced: usize,
+}
+
+/// What a leader has to sync.
+struct Job {
+    segment: Arc<Segment>,
+    from: usize,
+    to: End,
+}
+
+struct State {
+    live: Live,
+    parts: VecDeque<Part>,
+    leading: bool,
+    failure: Option<Arc<Error>>,
+    closed: bool,
+}
+
+/// The state, and who waits for it to change.
+pub(crate) struct Commit {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Failed or closed: looked at before every append without taking the lock.
+    refusing: AtomicBool,
+    durable_seq: AtomicU64,
+}
+
+impl Commit {
+    /// The state of a log of which everything is durable.
+    pub(crate) fn new(live: Live) -> Self {
+        let active = Arc::clone(live.active());
+        let part = Part { synced: active.end().offset, segment: active };
+        Self {
+            durable_seq: AtomicU64::new(live.durable_seq),
+            state: Mutex::new(State {
+                live,
+                parts: VecDeque::from([part]),
+                leading: false,
+                failure: None,
+                closed: false,
+            }),
+            changed: Condvar::new(),
+            refusing: AtomicBool::new(false),
+        }
+    }
+
+    /// The log as of now.
+    pub(crate) fn live(&self) -> Live {
+        lock(&self.state).live.clone()
+    }
+
+    /// Changes what a view is made of.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Live)) {
+        change(&mut lock(&self.state).live);
+    }
+
+    /// Refuses if an earlier failure or a close forbids writing.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.refusing.load(Ordering::Acquire) { self.refusal() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn refusal(&self) -> Result<()> {
+        let state = lock(&self.state);
+        match &state.failure {
+            Some(failure) => Err(Error::Poisoned(Arc::clone(failure))),
+            None if state.closed => Err(Error::Closed),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses every write from now on; `false` if that was so already.
+    pub(crate) fn close(&self) -> bool {
+        let mut state = lock(&self.state);
+        self.refusing.store(true, Ordering::Release);
+        self.changed.notify_all();
+        !std::mem::replace(&mut state.closed, true)
+    }
+
+    /// Refuses if an earlier failure forbids writing, closed or not.
+    pub(crate) fn check_failure(&self) -> Result<()> {
+        lock(&self.state).refuse_if_failed()
+    }
+
+    /// Poisons the log: the first failure is kept, everybody who waits gets it.
+    pub(crate) fn poison(&self, failure: Error) -> Error {
+        let failure = match failure {
+            Error::Poisoned(earlier) => earlier,
+            other => Arc::new(other),
+        };
+        let mut state = lock(&self.state);
+        let kept = Arc::clone(state.failure.get_or_insert(failure));
+        self.refusing.store(true, Ordering::Release);
+        self.changed.notify_all();
+        Error::Poisoned(kept)
+    }
+
+    /// The log goes on in `next`; until everything before it is durable its frames claim nothing.
+    pub(crate) fn rotated(&self, next: &Arc<Segment>) {
+        let mut state = lock(&self.state);
+        let mut segments = Vec::clone(&state.live.segments);
+        segments.push(Arc::clone(next));
+        state.live.segments = Arc::new(segments);
+        state.parts.push_back(Part { segment: Arc::clone(next), synced: FRAMES_AT });
+        state.retire_whole();
+    }
+
+    /// The last seq that is durable.
+    pub(crate) fn durable_seq(&self) -> u64 {
+        self.durable_seq.load(Ordering::Acquire)
+    }
+
+    /// Waits until everything up to `seq` is durable, leading the sync if nobody does.
+    ///
+    /// # Errors
+    /// `Poisoned` if the sync failed, or an earlier one.
+    pub(crate) fn sync_to(&self, seq: u64) -> Result<()> {
+        let mut state = lock(&self.state);
+        while state.live.durable_seq < seq {
+            state.refuse_if_failed()?;
+            state = if state.leading { self.wait(state) } else { self.lead(state)? };
+        }
+        Ok(())
+    }
+
+    /// Bounds what is not durable to fewer than `2 * window` records up to `seq`, and starts a sync at `window`.
+    ///
+    /// # Errors
+    /// `Poisoned` if the sync failed, or an earlier one.
+    pub(crate) fn bound(&self, seq: u64, window: u64) -> Result<()> {
+        if seq - self.durable_seq().min(seq) < window {
+            return Ok(());
+        }
+        let mut state = lock(&self.state);
+        loop {
+            state.refuse_if_failed()?;
+            let unsynced = seq - state.live.durable_seq.min(seq);
+            if unsynced < window {
+                return Ok(());
+            } else if !state.leading {
+                state = self.lead(state)?;
+            } else if unsynced >= window.saturating_mul(2) {
+                state = self.wait(state);
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until `delay` has passed or the log was closed or has failed; `false` in the latter cases.
+    pub(crate) fn pause(&self, delay: Duration) -> bool {
+        let over = |state: &mut State| !state.closed && state.failure.is_none();
+        let (state, _) =
+            self.changed.wait_timeout_while(lock(&self.state), delay, over).unwrap_or_else(PoisonError::into_inner);
+        !state.closed && state.failure.is_none()
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Syncs everything that is published now, without holding the lock meanwhile.
+    fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Result<MutexGuard<'a, State>> {
+        let jobs = state.jobs();
+        state.leading = true;
+        drop(state);
+        let leadership = Leadership { commit: self, ended: false };
+        for job in jobs.iter().flatten() {
+            if let Err(e) = job.segment.sync(job.from, job.to.offset) {
+                return Err(self.poison(e));
+            }
+        }
+        let state = leadership.end(&jobs);
+        self.durable_seq.store(state.live.durable_seq, Ordering::Release);
+        Ok(state)
+    }
+}
+
+impl State {
+    fn refuse_if_failed(&self) -> Result<()> {
+        self.failure.as_ref().map_or(Ok(()), |failure| Err(Error::Poisoned(Arc::clone(failure))))
+    }
+
+    /// What is published and not synced; at most two segments are not sealed.
+    fn jobs(&self) -> [Option<Job>; 2] {
+        let mut unsynced = self.parts.iter().filter_map(|part| {
+            let to = part.segment.end();
+            (to.offset > part.synced).then(|| Job { segment: Arc::clone(&part.segment), from: part.synced, to })
+        });
+        [unsynced.next(), unsynced.next()]
+    }
+
+    /// Takes note that `job` was synced: only now may anything claim it.
+    fn synced(&mut self, job: &Job) -> Result<()> {
+        let Some(index) = self.parts.iter().position(|part| Arc::ptr_eq(&part.segment, &job.segment)) else {
+            return Ok(());
+        };
+        self.parts[index].synced = job.to.offset;
+        self.live.durable_seq = job.segment.base_seq() + job.to.count - 1;
+        self.live.durable_offset = job.to.offset;
+        job.segment.witness(job.to.offset)?;
+        self.retire_whole();
+        Ok(())
+    }
+
+    /// Forgets the segments that are durable whole, and lets the frames of the last one say so.
+    fn retire_whole(&mut self) {
+        while self.parts.len() > 1 && self.parts[0].synced == self.parts[0].segment.end().offset {
+            self.parts.pop_front();
+        }
+        if let [only] = self.parts.make_contiguous() {
+            only.segment.raise_watermark(only.synced);
+        }
+    }
+}
+
+/// The right to sync; given up on every path, a panic included.
+struct Leadership<'a> {
+    commit: &'a Commit,
+    ended: bool,
+}
+
+impl<'a> Leadership<'a> {
+    fn end(mut self, jobs: &[Option<Job>; 2]) -> MutexGuard<'a, State> {
+        self.ended = true;
+        let commit = self.commit;
+        let mut state = lock(&commit.state);
+        let noted = jobs.iter().flatten().try_for_each(|job| state.synced(job));
+        if let Err(e) = noted {
+            // The map was there for the sync, so this cannot be; but a claim that was not stored only says less.
+            state.failure.get_or_insert(Arc::new(e));
+            commit.refusing.store(true, Ordering::Release);
+        }
+        state.leading = false;
+        commit.changed.notify_all();
+        state
+    }
+}
+
+impl Drop for Leadership<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let mut state = lock(&self.commit.state);
+        state.leading = false;
+        state.failure.get_or_insert_with(|| {
+            let path = std::path::Path::new("the log");
+            Arc::new(Error::io("sync", path, io::Error::other("the thread that synced it panicked")))
+        });
+        self.commit.refusing.store(true, Ordering::Release);
+        self.commit.changed.notify_all();
+    }
+}

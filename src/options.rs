@@ -1,0 +1,181 @@
+//! How a log is opened.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::format::PAGE;
+use crate::format::segment::{MAX_CAPACITY, MIN_CAPACITY};
+
+/// When an append returns, and what a power failure may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SyncMode {
+    /// A single append returns when it is durable. Nothing acknowledged is lost.
+    Sync,
+    /// A single append returns when it is published. A sync runs after every `records` appended records and `delay`
+    /// after the first that is not durable; a power failure may take that window.
+    Batch {
+        /// How many records may be published before a sync starts; appends wait when twice as many are not durable.
+        records: u32,
+        /// How long a record may stay unsynced.
+        delay: Duration,
+    },
+    /// A single append returns when it is published; what the kernel had not written since the last rotation or
+    /// [`sync`](crate::Wal::sync) is lost by a power failure. Process crashes lose nothing.
+    None,
+}
+
+impl SyncMode {
+    /// [`SyncMode::Batch`] with a delay of 10 ms.
+    #[must_use]
+    pub const fn batch(records: u32) -> Self {
+        Self::Batch { records, delay: Duration::from_millis(10) }
+    }
+}
+
+/// Options of a log, set one by one and validated once, by [`open`](Options::open).
+///
+/// ```
+/// # fn main() -> Result<(), mmap_wal::Error> {
+/// # let dir = tempfile::tempdir().expect("a temporary directory");
+/// use mmap_wal::{Options, SyncMode};
+/// let wal = Options::new().sync_mode(SyncMode::batch(100)).segment_size(16 << 20).open(dir.path())?;
+/// wal.append(b"hello")?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) sync_mode: SyncMode,
+    pub(crate) segment_size: u64,
+    pub(crate) create: bool,
+    pub(crate) spare_segments: usize,
+    pub(crate) strict: bool,
+    pub(crate) user_tag: Option<[u8; 16]>,
+    pub(crate) file_mode: u32,
+}
+
+/// The default size of a segment.
+const DEFAULT_SEGMENT: u64 = 64 << 20;
+/// The most spares that make sense.
+const MAX_SPARES: usize = 64;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Options {
+    /// The defaults: [`SyncMode::Sync`], segments of 64 MiB, created if absent, one spare segment, not strict, files
+    /// for the owner alone.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            sync_mode: SyncMode::Sync,
+            segment_size: DEFAULT_SEGMENT,
+            create: true,
+            spare_segments: 1,
+            strict: false,
+            user_tag: None,
+            file_mode: 0o600,
+        }
+    }
+
+    /// When a single append returns.
+    #[must_use]
+    pub const fn sync_mode(mut self, mode: SyncMode) -> Self {
+        self.sync_mode = mode;
+        self
+    }
+
+    /// The size of new segment files in bytes, 12 KiB to 16 GiB, rounded up to a multiple of 4096; 8 KiB of it are
+    /// not for records. A larger record or batch gets a segment of its own size.
+    #[must_use]
+    pub const fn segment_size(mut self, bytes: u64) -> Self {
+        self.segment_size = bytes;
+        self
+    }
+
+    /// Whether an absent log is created, with the directories above it.
+    #[must_use]
+    pub const fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// How many prepared segments are kept ahead, 1 to 64.
+    #[must_use]
+    pub const fn spare_segments(mut self, count: usize) -> Self {
+        self.spare_segments = count;
+        self
+    }
+
+    /// Whether a torn end is refused with [`Error::TornTail`] instead of being cut.
+    #[must_use]
+    pub const fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// A mark of the user's that a new log carries and an existing one must carry ([`Error::Foreign`] otherwise).
+    #[must_use]
+    pub const fn user_tag(mut self, tag: [u8; 16]) -> Self {
+        self.user_tag = Some(tag);
+        self
+    }
+
+    /// Permission bits of new files (default `0o600`); a new directory gets the same with search where it can be read.
+    #[must_use]
+    pub const fn file_mode(mut self, mode: u32) -> Self {
+        self.file_mode = mode;
+        self
+    }
+
+    /// These options, in their ranges and rounded.
+    pub(crate) fn validated(&self) -> Result<Self> {
+        if !(MIN_CAPACITY as u64..=MAX_CAPACITY as u64).contains(&self.segment_size) {
+            return Err(Error::invalid("segment_size", "must be from 12 KiB to 16 GiB"));
+        }
+        if !(1..=MAX_SPARES).contains(&self.spare_segments) {
+            return Err(Error::invalid("spare_segments", "must be from 1 to 64"));
+        }
+        if self.file_mode & !0o777 != 0 || self.file_mode & 0o600 != 0o600 {
+            return Err(Error::invalid(
+                "file_mode",
+                "must be permission bits (at most 0777) that let the owner read and write",
+            ));
+        }
+        if let SyncMode::Batch { records: 0, .. } = self.sync_mode {
+            return Err(Error::invalid("sync_mode", "must batch at least one record"));
+        }
+        Ok(Self { segment_size: self.segment_size.next_multiple_of(PAGE as u64), ..self.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(options: &Options) -> &'static str {
+        match options.validated() {
+            Err(Error::InvalidOptions(invalid)) => invalid.field,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_option_out_of_range_is_refused_by_name() {
+        assert_eq!(refused(&Options::new().segment_size(8192)), "segment_size");
+        assert_eq!(refused(&Options::new().segment_size(u64::MAX)), "segment_size");
+        assert_eq!(refused(&Options::new().spare_segments(0)), "spare_segments");
+        assert_eq!(refused(&Options::new().file_mode(0o400)), "file_mode");
+        assert_eq!(refused(&Options::new().sync_mode(SyncMode::batch(0))), "sync_mode");
+    }
+
+    #[test]
+    fn a_segment_size_is_rounded_up_to_pages() {
+        let size = Options::new().segment_size(12_289).validated().map(|options| options.segment_size);
+        assert_eq!(size.ok(), Some(16_384));
+    }
+}

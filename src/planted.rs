@@ -1,0 +1,66 @@
+//! Bugs that the tests must catch, present only under `--cfg mmap_wal_planted`.
+//!
+//! A harness that catches nothing proves nothing. Each bug here breaks one rule of the design; the test suite switches
+//! them on one by one and fails if the simulator or a named test does not notice.
+
+/// The rules that can be broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(mmap_wal_planted), allow(dead_code))]
+#[repr(u8)]
+pub enum Bug {
+    /// Everything is as it should be.
+    None,
+    /// An append in `Sync` mode returns before its sync.
+    AckBeforeSync,
+    /// Names are never made durable.
+    NoDirectorySync,
+    /// Recovery leaves what stands behind the append position.
+    NoScrub,
+    /// Recovery does not sync its zeros.
+    ScrubNotSynced,
+    /// Every segment has the same salt.
+    CrcWithoutSalt,
+    /// Every frame of a batch ends it.
+    BatchWithoutCommit,
+    /// Frames claim that everything before them is durable.
+    WatermarkTooHigh,
+    /// The manifest seals a rotated segment before its sync.
+    SealBeforeSync,
+    /// A spare is announced before its file and name are durable.
+    AnnounceBeforeSync,
+    /// A manifest update writes one slot.
+    OneSlot,
+    /// Recovery syncs pages that a failed or missing sync may have left clean, without making them dirty again.
+    NoRedirty,
+    /// A reopened log that was truncated whole starts at 1 again.
+    SeqRestarts,
+}
+
+#[cfg(mmap_wal_planted)]
+mod switch {
+    use super::Bug;
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    static PLANTED: AtomicU8 = AtomicU8::new(Bug::None as u8);
+
+    /// Switches `bug` on for the whole process, and every other off.
+    pub fn plant(bug: Bug) {
+        PLANTED.store(bug as u8, Ordering::SeqCst);
+    }
+
+    /// Whether `bug` is on.
+    pub(crate) fn planted(bug: Bug) -> bool {
+        PLANTED.load(Ordering::Relaxed) == bug as u8
+    }
+}
+
+#[cfg(mmap_wal_planted)]
+pub use switch::plant;
+#[cfg(mmap_wal_planted)]
+pub(crate) use switch::planted;
+
+/// Whether `bug` is on: never, in a build without the cfg.
+#[cfg(not(mmap_wal_planted))]
+pub(crate) const fn planted(_bug: Bug) -> bool {
+    false
+}

@@ -1,0 +1,176 @@
+//! What is done off the append path: rotated segments are synced and sealed, spares prepared and announced.
+//!
+//! One manifest update seals a segment, makes the next one active and announces another spare. It runs under the lock of
+//! the manifest, which appends never take; the writer's lock is held only to look and to hand over.
+
+use std::sync::{Mutex, MutexGuard};
+
+use crate::append::Writer;
+use crate::commit::{Commit, lock};
+use crate::error::{Error, Result};
+use crate::format::PAGE;
+use crate::format::manifest::Entry;
+use crate::format::segment::FRAMES_AT;
+use crate::manifest::{Manifest, ManifestFile};
+use crate::planted::{Bug, planted};
+use crate::recovery::draw_salt;
+use crate::segment::{Preparation, Segment, Spare};
+use crate::storage::Storage;
+
+/// How spares are made.
+pub(crate) struct Plan {
+    pub(crate) segment_size: u64,
+    pub(crate) spare_segments: usize,
+    pub(crate) sync_zeros: bool,
+}
+
+/// The manifest, and what changes it.
+pub(crate) struct Keeper {
+    storage: Storage,
+    plan: Plan,
+    books: Mutex<Books>,
+}
+
+/// The manifest, and the next ordinal for a segment.
+pub(crate) struct Books {
+    manifest: ManifestFile,
+    next_ordinal: u64,
+}
+
+impl Keeper {
+    /// Keeps `manifest`.
+    pub(crate) fn new(storage: Storage, plan: Plan, manifest: ManifestFile, next_ordinal: u64) -> Self {
+        Self { storage, plan, books: Mutex::new(Books { manifest, next_ordinal }) }
+    }
+
+    /// The manifest, alone.
+    pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
+        lock(&self.books)
+    }
+
+    /// Seals what was rotated and prepares what is missing.
+    ///
+    /// # Errors
+    /// `NoSpace` if a spare or a larger manifest does not fit: the log goes on without. Everything else poisons.
+    pub(crate) fn maintain(&self, writer: &Mutex<Writer>, commit: &Commit) -> Result<()> {
+        self.make_ready(writer, commit, 0)
+    }
+
+    /// As [`Keeper::maintain`], and sees to it that the next rotation has room for `need` bytes of frames.
+    ///
+    /// # Errors
+    /// As [`Keeper::maintain`].
+    pub(crate) fn make_ready(&self, writer: &Mutex<Writer>, commit: &Commit, need: usize) -> Result<()> {
+        let mut books = self.books();
+        commit.check_failure()?;
+        let rotated = lock(writer).unsealed();
+        if let Some((before, _)) = rotated.as_ref().filter(|_| !planted(Bug::SealBeforeSync)) {
+            commit.sync_to(before.last_seq())?;
+        }
+        // A spare that cannot be made must not keep the segment before it from being sealed.
+        let spare = self.missing_spare(&mut books, writer, need);
+        let (spare, failed) = match spare {
+            Ok(spare) => (spare, None),
+            Err(e) => (None, Some(e)),
+        };
+        if rotated.is_some() || spare.is_some() {
+            self.announce(&mut books, commit, &rotated, spare.as_ref())?;
+            let mut writer = lock(writer);
+            if rotated.is_some() {
+                writer.sealed();
+            }
+            if let Some(spare) = spare {
+                writer.announced(spare);
+            }
+        }
+        failed.map_or(Ok(()), |e| Err(poison_unless_full(commit, e)))
+    }
+
+    /// A new spare, if too few are announced or none is large enough.
+    fn missing_spare(&self, books: &mut Books, writer: &Mutex<Writer>, need: usize) -> Result<Option<Spare>> {
+        let (count, fits) = {
+            let writer = lock(writer);
+            (writer.spare_count(), writer.has_spare_for(need))
+        };
+        if count >= self.plan.spare_segments && fits {
+            return Ok(None);
+        }
+        let own = FRAMES_AT as u64 + need as u64;
+        let capacity = own.next_multiple_of(PAGE as u64).max(self.plan.segment_size);
+        let state = books.manifest.current();
+        let salts: Vec<u32> = state.entries.iter().map(|entry| entry.salt).collect();
+        let log_id = state.header.log_id;
+        books.manifest.make_room(1)?;
+        let (ordinal, salt) = (books.next_ordinal, draw_salt(&self.storage, &salts)?);
+        books.next_ordinal += 1;
+        let how = Preparation { log_id, ordinal, salt, capacity, sync_zeros: self.plan.sync_zeros };
+        Spare::prepare(&self.storage, &how).map(Some)
+    }
+
+    /// Seals what was rotated and notes where the log was closed; everything is durable.
+    ///
+    /// # Errors
+    /// A failed update, which poisons.
+    pub(crate) fn close(&self, writer: &Mutex<Writer>, commit: &Commit) -> Result<()> {
+        let mut books = self.books();
+        let (rotated, active) = {
+            let writer = lock(writer);
+            (writer.unsealed(), std::sync::Arc::clone(writer.segment()))
+        };
+        active.sync_words().map_err(|e| commit.poison(e))?;
+        books.update(commit, |next| {
+            if let Some((before, after)) = &rotated {
+                seal(&mut next.entries, before, after);
+            }
+            next.header.clean_offset = active.end().offset as u64;
+        })
+    }
+
+    /// The one manifest update of a rotation.
+    fn announce(
+        &self,
+        books: &mut Books,
+        commit: &Commit,
+        rotated: &Option<(std::sync::Arc<Segment>, std::sync::Arc<Segment>)>,
+        spare: Option<&Spare>,
+    ) -> Result<()> {
+        books.update(commit, |next| {
+            if let Some((before, after)) = rotated {
+                seal(&mut next.entries, before, after);
+            }
+            next.entries.extend(spare.map(|spare| spare.entry));
+        })
+    }
+}
+
+impl Books {
+    /// What the log is.
+    pub(crate) fn current(&self) -> &Manifest {
+        self.manifest.current()
+    }
+
+    /// Changes the manifest in one step; a failure poisons the log.
+    pub(crate) fn update(&mut self, commit: &Commit, change: impl FnOnce(&mut Manifest)) -> Result<()> {
+        self.manifest.update(change).map_err(|e| commit.poison(e))
+    }
+}
+
+/// Seals `before`, and makes `after`, a spare so far, the active segment.
+fn seal(entries: &mut Vec<Entry>, before: &Segment, after: &Segment) {
+    let end = before.end();
+    let position = |entries: &[Entry], segment: &Segment| entries.iter().position(|e| e.ordinal == segment.ordinal());
+    let (Some(old), Some(new)) = (position(entries, before), position(entries, after)) else { return };
+    entries[old].end_offset = end.offset as u64;
+    entries[old].last_seq = before.last_seq();
+    let active = entries.remove(new);
+    entries.insert(old + 1, Entry { base_seq: after.base_seq(), ..active });
+}
+
+/// Want of space and of files is no reason to give the log up; a failed sync is.
+fn poison_unless_full(commit: &Commit, e: Error) -> Error {
+    match e {
+        Error::Io(failure) if !matches!(failure.context, "sync" | "rename") => Error::Io(failure),
+        Error::NoSpace(failure) => Error::NoSpace(failure),
+        other => commit.poison(other),
+    }
+}

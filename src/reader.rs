@@ -1,0 +1,138 @@
+//! A log as another process sees it: read-only, without the writer's lock, whether a writer lives or not.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::name::READERS;
+use crate::manifest::{Manifest, ManifestFile};
+use crate::recovery::examine::{Access, Examined, check_files, examine};
+use crate::segment::Segment;
+use crate::snapshot::{Snapshot, View};
+use crate::storage::{Storage, StoredFile};
+
+/// Reads a log that this or another process may be writing.
+///
+/// ```
+/// # fn main() -> Result<(), mmap_wal::Error> {
+/// # let dir = tempfile::tempdir().expect("a temporary directory");
+/// use mmap_wal::{Reader, Wal};
+/// let wal = Wal::open(dir.path())?;
+/// wal.append(b"hello")?;
+/// let snapshot = Reader::open(dir.path())?.snapshot()?;
+/// assert_eq!(snapshot.get(1)?.map(|record| record.payload()), Some(&b"hello"[..]));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Reader {
+    storage: Storage,
+    readers: Arc<StoredFile>,
+}
+
+/// A state of the log that held together while it was looked at.
+pub(crate) struct Observed {
+    pub(crate) manifest: Manifest,
+    pub(crate) examined: Examined,
+}
+
+impl Reader {
+    /// Opens the log in `dir` for reading.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no log or it cannot be read.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        let storage = Storage::new(dir.as_ref(), 0o600, None);
+        if ManifestFile::peek(&storage)?.is_none() {
+            return Err(no_log(&storage));
+        }
+        let readers = open_readers(&storage)?;
+        readers.lock_shared()?;
+        Ok(Self { storage, readers: Arc::new(readers) })
+    }
+
+    /// Everything that is there now: what an open for writing would keep, and what a living writer has published.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::MissingSegment`], [`Error::NoManifest`], [`Error::Foreign`], [`Error::Version`] or
+    /// [`Error::Io`] if the log cannot be trusted.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        let (observed, segments) = self.settled(|storage, manifest| {
+            let examined = examine(storage, manifest, Access::Shared)?;
+            let observed = Observed { manifest: manifest.clone(), examined };
+            let segments = attach(storage, &observed)?;
+            Ok((observed, segments))
+        })?;
+        let header = observed.manifest.header;
+        Ok(Snapshot::new(View {
+            shown: segments.len(),
+            segments: Arc::new(segments),
+            end: observed.examined.end(),
+            first_seq: header.first_seq,
+            checkpoint_seq: header.checkpoint_seq,
+            readers: Arc::clone(&self.readers),
+        }))
+    }
+
+    fn settled<T>(&self, look: impl FnMut(&Storage, &Manifest) -> Result<T>) -> Result<T> {
+        settled(&self.storage, look)
+    }
+}
+
+/// Looks at the log until what is seen holds together.
+///
+/// Beside a writer, bytes that are read one after the other may belong to different moments: a segment may be gone, or a
+/// later frame may claim what an earlier read did not see yet. What is wrong only because of that is right at the next
+/// look; what is wrong twice in the same way, with nothing written in between, is wrong.
+pub(crate) fn settled<T>(storage: &Storage, mut look: impl FnMut(&Storage, &Manifest) -> Result<T>) -> Result<T> {
+    let mut before: Option<(Manifest, String)> = None;
+    loop {
+        let manifest = ManifestFile::peek(storage)?.ok_or_else(|| no_log(storage))?;
+        let seen = storage
+            .list()
+            .and_then(|listed| check_files(storage, &manifest, &listed))
+            .and_then(|()| look(storage, &manifest));
+        match seen {
+            Ok(seen) => return Ok(seen),
+            Err(e) => {
+                let now = Some((manifest, e.to_string()));
+                if before == now {
+                    return Err(e);
+                }
+                before = now;
+            }
+        }
+    }
+}
+
+fn no_log(storage: &Storage) -> Error {
+    let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no log in this directory");
+    Error::io("open", storage.dir(), source)
+}
+
+/// Every log that was ever open for writing has the file; without it, a writer that comes would not see this reader.
+fn open_readers(storage: &Storage) -> Result<StoredFile> {
+    match storage.open_read(READERS) {
+        Err(e) if e.is_not_found() => storage.open_or_create(READERS),
+        other => other,
+    }
+}
+
+/// Maps every segment, so that what is shown stays when the writer removes files.
+fn attach(storage: &Storage, observed: &Observed) -> Result<Vec<Arc<Segment>>> {
+    let Observed { manifest, examined } = observed;
+    let log_id = manifest.header.log_id;
+    let mut entries = manifest.sealed().to_vec();
+    let last = examined.last().entry;
+    if let Some((end, last_seq)) = examined.judged.completed {
+        entries.push(crate::format::manifest::Entry { end_offset: end as u64, last_seq, ..*manifest.active() });
+    }
+    let mut segments = Vec::with_capacity(entries.len() + 1);
+    for entry in entries {
+        let segment = Segment::sealed(storage, entry, log_id);
+        segment.map()?;
+        segments.push(segment);
+    }
+    let entry = crate::format::manifest::Entry { base_seq: examined.judged.base_seq, ..last };
+    segments.push(Segment::view(storage, entry, examined.end())?);
+    Ok(segments)
+}

@@ -1,0 +1,249 @@
+//! Where a log ends, found without writing anything: for its writer, and for readers beside a living one.
+
+use crate::error::{Corruption, Error, MissingSegment, Result};
+use crate::format::manifest::Entry;
+use crate::format::segment::FRAMES_AT;
+use crate::manifest::Manifest;
+use crate::map::Map;
+use crate::recovery::report::{Cut, TailState};
+use crate::scan::{self, Damage, Judged, Tail, Unsealed};
+use crate::segment::{End, check_identity, file_name};
+use crate::storage::{Listed, Storage};
+
+/// How much is brought in by one call.
+const CHUNK: usize = 1 << 20;
+
+/// How segments are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Nobody writes: through a map of the whole file.
+    Exclusive,
+    /// Somebody may be writing: through a copy.
+    Shared,
+}
+
+/// What is kept of an unsealed segment that was looked at.
+pub(crate) struct Image {
+    pub(crate) entry: Entry,
+    /// The file up to `FRAMES_AT`.
+    pub(crate) head: Vec<u8>,
+}
+
+/// An unsealed segment while it is looked at.
+struct Loaded {
+    image: Image,
+    body: Body,
+}
+
+enum Body {
+    Mapped(Map),
+    Copied(Vec<u8>),
+}
+
+impl Loaded {
+    fn read(storage: &Storage, entry: Entry, log_id: [u8; 16], access: Access) -> Result<Self> {
+        let file = storage.open_read(file_name(entry.ordinal).as_str())?;
+        let capacity = entry.capacity as usize;
+        let mut head = vec![0; FRAMES_AT];
+        file.read_at(&mut head, 0)?;
+        check_identity(file.path(), &head, &entry, log_id)?;
+        let body = match access {
+            Access::Exclusive => Body::Mapped(file.map_read_only(capacity, capacity)?),
+            Access::Shared => {
+                let mut bytes = vec![0; capacity - FRAMES_AT];
+                file.read_at(&mut bytes, FRAMES_AT as u64)?;
+                Body::Copied(bytes)
+            }
+        };
+        Ok(Self { image: Image { entry, head }, body })
+    }
+
+    /// The bytes of the file from `FRAMES_AT` on.
+    fn frames(&self) -> &[u8] {
+        match &self.body {
+            Body::Mapped(map) => map.prefix(),
+            Body::Copied(bytes) => bytes,
+        }
+    }
+
+    /// Brings the bytes up to `to` in, so that a device that cannot deliver them says so as an error.
+    fn bring_in(&self, storage: &Storage, to: usize) -> Result<()> {
+        let Body::Mapped(map) = &self.body else { return Ok(()) };
+        let path = storage.path(file_name(self.image.entry.ordinal).as_str());
+        for at in (FRAMES_AT..to).step_by(CHUNK) {
+            storage.populate_read(&path, map, at..(at + CHUNK).min(to))?;
+        }
+        Ok(())
+    }
+
+    fn unsealed(&self) -> Unsealed<'_> {
+        Unsealed { head: &self.image.head, frames: self.frames(), entry: self.image.entry }
+    }
+
+    /// What stands behind `judged`, which is torn.
+    fn cut(&self, judged: &Judged) -> Cut {
+        let offset = judged.walk.cut;
+        let behind = &self.frames()[offset - FRAMES_AT..];
+        Cut {
+            segment: self.image.entry.ordinal,
+            offset: offset as u64,
+            bytes: behind.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1),
+            records: judged.frames_cut,
+        }
+    }
+}
+
+/// What was found. No map is left of it, because what follows writes the files.
+pub(crate) struct Examined {
+    pub(crate) judged: Judged,
+    /// The active segment, then those spares that were looked at.
+    pub(crate) images: Vec<Image>,
+    /// What stands behind the end, if that is torn.
+    pub(crate) cut: Option<Cut>,
+    /// Whether the log was closed where it ends, so that there is nothing to make durable.
+    pub(crate) closed: bool,
+    pub(crate) bytes_read: u64,
+}
+
+impl Examined {
+    /// The segment in which the log ends.
+    pub(crate) fn last(&self) -> &Image {
+        &self.images[self.judged.judged]
+    }
+
+    /// Where the log ends in it.
+    pub(crate) fn end(&self) -> End {
+        let Judged { walk, base_seq, .. } = &self.judged;
+        End { offset: walk.cut, count: walk.next_seq - base_seq }
+    }
+
+    /// The last seq of the log.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.judged.walk.next_seq - 1
+    }
+
+    /// How it ends.
+    pub(crate) fn tail(&self) -> TailState {
+        match self.judged.tail {
+            Tail::Clean => TailState::Clean,
+            Tail::Torn => TailState::Torn,
+            Tail::EarlierLife => TailState::EarlierLife,
+        }
+    }
+}
+
+/// Refuses if a segment that the manifest names is not among `listed` with its length.
+pub(crate) fn check_files(storage: &Storage, manifest: &Manifest, listed: &[Listed]) -> Result<()> {
+    let lens: std::collections::HashMap<&str, u64> =
+        listed.iter().filter(|file| file.is_file).map(|file| (file.name.as_str(), file.len)).collect();
+    for entry in &manifest.entries {
+        let name = file_name(entry.ordinal);
+        let found_len = lens.get(name.as_str()).copied();
+        if found_len != Some(entry.capacity) {
+            let path = storage.path(name.as_str());
+            let missing = MissingSegment { path, expected_len: entry.capacity, found_len };
+            return Err(Error::MissingSegment(Box::new(missing)));
+        }
+    }
+    Ok(())
+}
+
+/// Finds where the log ends.
+///
+/// # Errors
+/// `Corrupt` or `Foreign` for damage, `Io` if something cannot be read.
+pub(crate) fn examine(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Examined> {
+    let active = Loaded::read(storage, *manifest.active(), manifest.header.log_id, access)?;
+    match closed(storage, manifest, &active)? {
+        Some(judged) => {
+            let bytes_read = judged.walk.cut as u64;
+            let images = vec![active.image];
+            in_bounds(storage, manifest, Examined { judged, images, cut: None, closed: true, bytes_read })
+        }
+        None => whole(storage, manifest, active, access),
+    }
+}
+
+/// The end of a log that was closed cleanly, of which nothing behind is read.
+fn closed(storage: &Storage, manifest: &Manifest, active: &Loaded) -> Result<Option<Judged>> {
+    let capacity = active.image.entry.capacity as usize;
+    let clean = usize::try_from(manifest.header.clean_offset).unwrap_or(0).min(capacity);
+    if clean < FRAMES_AT {
+        return Ok(None);
+    }
+    active.bring_in(storage, clean)?;
+    let up_to_there = &active.frames()[..clean - FRAMES_AT];
+    let judged = scan::closed_at(up_to_there, &active.image.entry, manifest.header.clean_offset);
+    if judged.is_some() {
+        check_spares(storage, manifest)?;
+    }
+    Ok(judged)
+}
+
+/// The end of a log that was not closed: every byte that is not sealed is evidence.
+fn whole(storage: &Storage, manifest: &Manifest, active: Loaded, access: Access) -> Result<Examined> {
+    let mut loaded = vec![active];
+    for entry in manifest.spares() {
+        loaded.push(Loaded::read(storage, *entry, manifest.header.log_id, access)?);
+    }
+    for segment in &loaded {
+        segment.bring_in(storage, segment.image.entry.capacity as usize)?;
+    }
+    let unsealed: Vec<Unsealed<'_>> = loaded.iter().map(Loaded::unsealed).collect();
+    let judged = scan::judge(&unsealed[0], manifest.header.clean_offset, &unsealed[1..])
+        .map_err(|damage| corrupt(storage, &unsealed[damage.segment].entry, &damage))?;
+    let cut = (judged.tail == Tail::Torn).then(|| loaded[judged.judged].cut(&judged));
+    let bytes_read = loaded.iter().map(|segment| segment.image.entry.capacity).sum();
+    let images = loaded.into_iter().map(|segment| segment.image).collect();
+    in_bounds(storage, manifest, Examined { judged, images, cut, closed: false, bytes_read })
+}
+
+/// Refuses spares that say that they are other segments; nothing else of them matters after a clean close.
+fn check_spares(storage: &Storage, manifest: &Manifest) -> Result<()> {
+    for entry in manifest.spares() {
+        let file = storage.open_read(file_name(entry.ordinal).as_str())?;
+        let mut page = vec![0; crate::format::PAGE];
+        file.read_at(&mut page, 0)?;
+        check_identity(file.path(), &page, entry, manifest.header.log_id)?;
+    }
+    Ok(())
+}
+
+/// Refuses a manifest that speaks of records behind the end.
+fn in_bounds(storage: &Storage, manifest: &Manifest, examined: Examined) -> Result<Examined> {
+    let (header, last_seq) = (&manifest.header, examined.last_seq());
+    let reason = if header.first_seq > last_seq + 1 {
+        "the manifest says that the log begins behind its end"
+    } else if header.checkpoint_seq > last_seq {
+        "the manifest has a checkpoint behind the end"
+    } else {
+        return Ok(examined);
+    };
+    let offset = examined.judged.walk.cut;
+    let damage = Damage { segment: 0, offset, expected_seq: last_seq + 1, durable: offset, reason };
+    Err(corrupt(storage, &examined.last().entry, &damage))
+}
+
+fn corrupt(storage: &Storage, entry: &Entry, damage: &Damage) -> Error {
+    Error::Corrupt(Box::new(Corruption {
+        path: storage.path(file_name(entry.ordinal).as_str()),
+        segment: entry.ordinal,
+        offset: damage.offset as u64,
+        expected_seq: damage.expected_seq,
+        durable_offset: damage.durable as u64,
+        reason: damage.reason,
+    }))
+}
+
+/// The error of an end that is torn, for those who want none.
+pub(crate) fn torn_tail(storage: &Storage, examined: &Examined) -> Error {
+    let Judged { walk, durable, .. } = &examined.judged;
+    Error::TornTail(Box::new(Corruption {
+        path: storage.path(file_name(examined.last().entry.ordinal).as_str()),
+        segment: examined.last().entry.ordinal,
+        offset: walk.cut as u64,
+        expected_seq: walk.next_seq,
+        durable_offset: *durable as u64,
+        reason: "what was being written there is not whole",
+    }))
+}

@@ -1,0 +1,174 @@
+//! Making durable what was found, each step synced before the next, so that what an open shows once it always shows.
+//!
+//! Everything here goes through file calls: through a map, a store could fault, or be left out because the byte has the
+//! value already. Each step can be done again, so a crash in one is recovered by the next open.
+
+use crate::error::{Error, Result};
+use crate::format::PAGE;
+use crate::format::manifest::Entry;
+use crate::format::segment::{CLOSED, FRAMES_AT, IDENTITY_AT, Identity, PUBLISHED_AT};
+use crate::manifest::ManifestFile;
+use crate::planted::{Bug, planted};
+use crate::recovery::examine::{Examined, Image};
+use crate::scan;
+use crate::segment::file_name;
+use crate::storage::{Storage, StoredFile};
+
+/// How much is written by one call.
+const CHUNK: usize = 64 * PAGE;
+
+/// Makes durable what `examined` found, and the state of the log with it.
+pub(crate) fn settle(storage: &Storage, manifest: &mut ManifestFile, examined: &Examined) -> Result<()> {
+    manifest.settle()?;
+    let log_id = manifest.current().header.log_id;
+    for kept in kept_segments(examined) {
+        let file = storage.open_write(file_name(kept.image.entry.ordinal).as_str())?;
+        restore_identity(&file, kept.image, log_id)?;
+        if !examined.closed {
+            make_durable(&file, &kept)?;
+        }
+        publish(&file, &kept)?;
+        if !examined.closed && !kept.complete && !planted(Bug::NoScrub) {
+            scrub(&file, &kept)?;
+        }
+    }
+    manifest.update(|next| {
+        next.header.clean_offset = 0;
+        next.entries = entries_of(examined, &next.entries);
+    })
+}
+
+/// An unsealed segment that holds records.
+struct Kept<'a> {
+    image: &'a Image,
+    base_seq: u64,
+    /// Where its records end.
+    end: usize,
+    /// Below this everything was durable.
+    durable: usize,
+    /// Whether the log goes on in the next segment.
+    complete: bool,
+}
+
+fn kept_segments(examined: &Examined) -> Vec<Kept<'_>> {
+    let judged = &examined.judged;
+    let active = &examined.images[0];
+    let last = Kept {
+        image: examined.last(),
+        base_seq: judged.base_seq,
+        end: judged.walk.cut,
+        durable: judged.durable.min(judged.walk.cut),
+        complete: false,
+    };
+    match judged.completed {
+        None => vec![last],
+        Some((end, _)) => {
+            let durable = judged.active_durable.min(end);
+            vec![Kept { image: active, base_seq: active.entry.base_seq, end, durable, complete: true }, last]
+        }
+    }
+}
+
+/// Writes a damaged copy of the identity again.
+fn restore_identity(file: &StoredFile, image: &Image, log_id: [u8; 16]) -> Result<()> {
+    let Entry { ordinal, salt, capacity, .. } = image.entry;
+    let copies = IDENTITY_AT.map(|at| Identity::decode(&image.head[at..]));
+    if copies.iter().all(Option::is_some) {
+        return Ok(());
+    }
+    let created = copies.iter().flatten().next().map_or(0, |copy| copy.created);
+    let whole = Identity { salt, log_id, ordinal, capacity, created }.encode();
+    for (at, copy) in IDENTITY_AT.into_iter().zip(copies) {
+        if copy.is_none() {
+            file.write_at(&whole, at as u64)?;
+        }
+    }
+    file.sync()
+}
+
+/// Writes everything that is not known to be durable again, with the same bytes, and syncs it.
+///
+/// After a failed sync the kernel may hold such pages as clean: only a page that is dirty again reaches the disk.
+fn make_durable(file: &StoredFile, kept: &Kept<'_>) -> Result<()> {
+    if !planted(Bug::NoRedirty) {
+        write_again(file, PAGE, FRAMES_AT)?;
+        write_again(file, kept.durable - kept.durable % PAGE, kept.end)?;
+        check_again(file, kept)?;
+    }
+    file.sync()
+}
+
+fn write_again(file: &StoredFile, from: usize, to: usize) -> Result<()> {
+    let mut bytes = vec![0; CHUNK];
+    for at in (from..to).step_by(CHUNK) {
+        let chunk = &mut bytes[..CHUNK.min((to - at).next_multiple_of(PAGE))];
+        file.read_at(chunk, at as u64)?;
+        file.write_at(chunk, at as u64)?;
+    }
+    Ok(())
+}
+
+/// Between the scan and the writing a page may have been dropped and come back from the disk as it was before: what is
+/// kept must still be there now that it is dirty and cannot be dropped.
+fn check_again(file: &StoredFile, kept: &Kept<'_>) -> Result<()> {
+    let mut frames = vec![0; kept.end - FRAMES_AT];
+    file.read_at(&mut frames, FRAMES_AT as u64)?;
+    let walk = scan::walk(&frames, kept.image.entry.salt, kept.base_seq);
+    if walk.cut == kept.end {
+        return Ok(());
+    }
+    let source =
+        std::io::Error::other("its bytes changed while they were read, the device does not keep what it holds");
+    Err(Error::io("recover", file.path(), source))
+}
+
+/// Shows other processes where the segment's records end.
+fn publish(file: &StoredFile, kept: &Kept<'_>) -> Result<()> {
+    let word = (kept.end as u64 | if kept.complete { CLOSED } else { 0 }).to_le_bytes();
+    if kept.image.head[PUBLISHED_AT..PUBLISHED_AT + word.len()] == word {
+        return Ok(());
+    }
+    file.write_at(&word, PUBLISHED_AT as u64)?;
+    file.sync()
+}
+
+/// Makes everything behind the append position zero, so that nothing that was cut comes back.
+fn scrub(file: &StoredFile, kept: &Kept<'_>) -> Result<()> {
+    let capacity = kept.image.entry.capacity as usize;
+    let mut bytes = vec![0; CHUNK];
+    let (mut at, mut dirty) = (kept.end, false);
+    while at < capacity {
+        let chunk = &mut bytes[..(CHUNK - at % CHUNK).min(capacity - at)];
+        file.read_at(chunk, at as u64)?;
+        if !scan::is_zero(chunk) {
+            chunk.fill(0);
+            file.write_at(chunk, at as u64)?;
+            dirty = true;
+        }
+        at += chunk.len();
+    }
+    if dirty && !planted(Bug::ScrubNotSynced) { file.sync() } else { Ok(()) }
+}
+
+/// The segments as recovery leaves them: what is complete is sealed, what was used and cut is dropped.
+fn entries_of(examined: &Examined, before: &[Entry]) -> Vec<Entry> {
+    let judged = &examined.judged;
+    let active_at = before.len() - 1 - spares_in(before);
+    let mut entries = before[..active_at].to_vec();
+    let active = before[active_at];
+    match judged.completed {
+        None => entries.push(active),
+        Some((end, last_seq)) => {
+            entries.push(Entry { end_offset: end as u64, last_seq, ..active });
+            entries.push(Entry { base_seq: judged.base_seq, ..before[active_at + judged.judged] });
+        }
+    }
+    let spares = before[active_at + 1..].iter().enumerate();
+    let unused = spares.filter(|(i, _)| i + 1 != judged.judged && !judged.used_spares.contains(&(i + 1)));
+    entries.extend(unused.map(|(_, spare)| *spare));
+    entries
+}
+
+fn spares_in(entries: &[Entry]) -> usize {
+    entries.iter().rev().take_while(|entry| entry.base_seq == 0).count()
+}

@@ -1,0 +1,186 @@
+//! The walk: valid frames, one after the other.
+
+use crate::format::frame::{self, Header};
+use crate::format::salted_crc;
+use crate::format::segment::FRAMES_AT;
+
+/// A valid frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frame<'a> {
+    /// Where it begins.
+    pub(crate) at: usize,
+    /// Where the next one would begin.
+    pub(crate) end: usize,
+    pub(crate) header: Header,
+    pub(crate) payload: &'a [u8],
+}
+
+/// The valid frames of a segment from an offset on; none after the first invalid one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frames<'a> {
+    /// The bytes from [`FRAMES_AT`] on.
+    frames: &'a [u8],
+    salt: u32,
+    at: usize,
+    end: usize,
+    expected: u64,
+}
+
+impl<'a> Frames<'a> {
+    /// The frames from `at` that end at or before `end`; the first has the number `expected`.
+    ///
+    /// `frames` is the bytes from [`FRAMES_AT`] on, at least those before `end`; `at` and `end` are offsets in the file.
+    pub(crate) fn new(frames: &'a [u8], salt: u32, at: usize, end: usize, expected: u64) -> Self {
+        Self { frames, salt, at, end, expected }
+    }
+
+    /// Where the next frame begins, or would begin.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The number that the next frame has, or would have.
+    pub(crate) fn expected(&self) -> u64 {
+        self.expected
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Frame<'a>;
+
+    fn next(&mut self) -> Option<Frame<'a>> {
+        let header = frame::peek(self.frames, self.at)?;
+        let end = self.at + header.frame_size();
+        // The number after this one must exist, so no frame has the number `u64::MAX`.
+        let expected = self.expected.checked_add(1)?;
+        if header.seq != self.expected || end > self.end {
+            return None;
+        }
+        let (crc, covered) = frame::checked(self.frames, self.at, &header);
+        if salted_crc(self.salt, covered) != crc {
+            return None;
+        }
+        let payload = frame::payload(self.frames, self.at, &header);
+        let found = Frame { at: self.at, end, header, payload };
+        (self.at, self.expected) = (end, expected);
+        Some(found)
+    }
+}
+
+/// Where the frames of an unsealed segment end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Walk {
+    /// X: the first offset without a valid frame.
+    pub(crate) x: usize,
+    /// The end of the last COMMIT frame before X.
+    pub(crate) cut: usize,
+    /// e: the seq expected at `cut`.
+    pub(crate) next_seq: u64,
+    /// Valid frames between `cut` and X.
+    pub(crate) frames_behind_cut: u64,
+}
+
+/// Walks a whole segment whose first record is `base_seq`; `frames` is the bytes from [`FRAMES_AT`] on.
+pub(crate) fn walk(frames: &[u8], salt: u32, base_seq: u64) -> Walk {
+    let mut walk = Walk { x: FRAMES_AT, cut: FRAMES_AT, next_seq: base_seq, frames_behind_cut: 0 };
+    let mut frames = Frames::new(frames, salt, FRAMES_AT, FRAMES_AT + frames.len(), base_seq);
+    while let Some(frame) = frames.next() {
+        walk.frames_behind_cut += 1;
+        if frame.header.commit {
+            walk = Walk { x: frame.end, cut: frame.end, next_seq: frames.expected(), frames_behind_cut: 0 };
+        }
+    }
+    walk.x = frames.at();
+    walk
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    //! What a walk yields and where it stops. Not proved here: that the bytes of a frame are the documented ones.
+    use super::*;
+    use crate::format::PAGE;
+    use crate::format::frame::{seal, size};
+    use crate::format::segment::MIN_CAPACITY;
+    use proptest::prelude::*;
+
+    pub(in crate::scan) const SALT: u32 = 0x1122_3344;
+
+    /// Seals a frame at `at`, an offset in the file, around the bytes that stand there; returns its end.
+    pub(in crate::scan) fn plant(
+        frames: &mut [u8],
+        at: usize,
+        len: usize,
+        seq: u64,
+        d: Option<usize>,
+        commit: bool,
+    ) -> usize {
+        let end = at + size(len).unwrap();
+        seal(&mut frames[at - FRAMES_AT..end - FRAMES_AT], &Header::new(at, len as u32, seq, d, commit, 7), SALT);
+        end
+    }
+
+    fn frames_with(commits: &[bool]) -> (Vec<u8>, Vec<usize>) {
+        let mut bytes = vec![0; PAGE];
+        let mut ends = vec![FRAMES_AT];
+        for (i, commit) in commits.iter().enumerate() {
+            let at = ends[i];
+            bytes[at - FRAMES_AT + frame::HEADER..][..i].fill(b'a');
+            ends.push(plant(&mut bytes, at, i, 5 + i as u64, None, *commit));
+        }
+        (bytes, ends)
+    }
+
+    #[test]
+    fn frames_come_in_order_with_their_payloads() {
+        let (bytes, ends) = frames_with(&[true; 10]);
+        let mut frames = Frames::new(&bytes, SALT, FRAMES_AT, MIN_CAPACITY, 5);
+        for i in 0..10 {
+            let frame = frames.next().unwrap();
+            assert_eq!((frame.at, frame.end, frame.header.seq), (ends[i], ends[i + 1], 5 + i as u64));
+            assert_eq!((frame.payload, frame.header.tag), (vec![b'a'; i].as_slice(), 7));
+        }
+        assert!(frames.next().is_none() && frames.next().is_none());
+        assert_eq!((frames.at(), frames.expected()), (ends[10], 15));
+    }
+
+    #[test]
+    fn a_frame_that_crosses_the_end_is_not_shown() {
+        let (bytes, ends) = frames_with(&[true; 3]);
+        assert_eq!(Frames::new(&bytes, SALT, FRAMES_AT, ends[2], 5).count(), 2);
+        assert_eq!(Frames::new(&bytes, SALT, FRAMES_AT, ends[2] - 1, 5).count(), 1);
+    }
+
+    #[test]
+    fn another_number_another_salt_or_a_flipped_bit_ends_the_walk() {
+        let (mut bytes, ends) = frames_with(&[true; 3]);
+        assert_eq!(walk(&bytes, SALT, 4).x, FRAMES_AT);
+        assert_eq!(walk(&bytes, SALT + 1, 5).x, FRAMES_AT);
+        bytes[ends[2] - FRAMES_AT + frame::HEADER] ^= 1;
+        assert_eq!(walk(&bytes, SALT, 5), Walk { x: ends[2], cut: ends[2], next_seq: 7, frames_behind_cut: 0 });
+    }
+
+    #[test]
+    fn a_batch_without_its_commit_is_behind_the_cut() {
+        let (bytes, ends) = frames_with(&[true, true, false, false]);
+        assert_eq!(walk(&bytes, SALT, 5), Walk { x: ends[4], cut: ends[2], next_seq: 7, frames_behind_cut: 2 });
+    }
+
+    #[test]
+    fn the_last_number_is_never_a_frame() {
+        let mut bytes = vec![0; PAGE];
+        let second = plant(&mut bytes, FRAMES_AT, 0, u64::MAX - 1, None, true);
+        plant(&mut bytes, second, 0, u64::MAX, None, true);
+        let walk = walk(&bytes, SALT, u64::MAX - 1);
+        assert_eq!((walk.x, walk.next_seq), (second, u64::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_walk_panic(len in 0..300_usize, at: usize, end: usize, seq: u64, rest: Vec<u8>) {
+            let mut bytes = vec![0; len];
+            bytes.extend(rest);
+            walk(&bytes, SALT, seq);
+            prop_assert_eq!(Frames::new(&bytes, SALT, at, end, seq).count(), 0);
+        }
+    }
+}

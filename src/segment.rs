@@ -1,0 +1,375 @@
+//! One segment file: prepared, begun, written, synced, read.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::error::{Corruption, Error, Foreign, MissingSegment, Result};
+use crate::format::frame;
+use crate::format::manifest::Entry;
+use crate::format::name::SegmentName;
+use crate::format::segment::{
+    self as words, BEGUN_AT, CLOSED, DURABLE_AT, FRAMES_AT, IDENTITY_AT, IDENTITY_LEN, Identity, PUBLISHED_AT,
+};
+use crate::format::{ALIGN, PAGE};
+use crate::index::SparseIndex;
+use crate::map::{Map, Tail};
+use crate::planted::{Bug, planted};
+use crate::storage::{Storage, StoredFile};
+
+/// How much is made present by one call.
+const POPULATE_CHUNK: usize = 2 << 20;
+
+/// The name of the segment file `ordinal`.
+pub(crate) fn file_name(ordinal: u64) -> SegmentName {
+    SegmentName::encode(ordinal)
+}
+
+/// How a segment is prepared.
+pub(crate) struct Preparation {
+    pub(crate) log_id: [u8; 16],
+    pub(crate) ordinal: u64,
+    pub(crate) salt: u32,
+    pub(crate) capacity: u64,
+    /// Whether the zeros are synced, so that the first sync of each page writes that page and nothing else.
+    pub(crate) sync_zeros: bool,
+}
+
+/// A prepared segment that nothing was written to yet.
+pub(crate) struct Spare {
+    pub(crate) entry: Entry,
+    storage: Storage,
+    path: PathBuf,
+    tail: Tail,
+}
+
+impl Spare {
+    /// Makes a segment file that is whole, durable and all zero behind its identity.
+    ///
+    /// Every page is written through the map once: `fallocate` alone leaves unwritten extents, whose first sync commits
+    /// metadata, and large writes leave large folios, of which one dirty byte writes all.
+    ///
+    /// # Errors
+    /// `NoSpace` if the file does not fit; it is then gone again.
+    pub(crate) fn prepare(storage: &Storage, how: &Preparation) -> Result<Self> {
+        let name = file_name(how.ordinal);
+        let file = storage.create(name.as_str())?;
+        if let Err(e) = file.allocate(how.capacity) {
+            storage.remove(name.as_str())?;
+            return Err(e);
+        }
+        write_identity(storage, &file, how)?;
+        if !planted(Bug::AnnounceBeforeSync) {
+            file.sync()?;
+            storage.sync_dir()?;
+        }
+        let capacity = how.capacity as usize;
+        let tail = file.map_writable(capacity, FRAMES_AT)?;
+        populate(&file, tail.map(), capacity)?;
+        if how.sync_zeros && !planted(Bug::AnnounceBeforeSync) {
+            storage.sync_map(file.path(), tail.map(), 0..capacity)?;
+        }
+        let entry = Entry {
+            ordinal: how.ordinal,
+            salt: how.salt,
+            virgin: true,
+            capacity: how.capacity,
+            base_seq: 0,
+            end_offset: 0,
+            last_seq: 0,
+        };
+        Ok(Self { entry, storage: storage.clone(), path: file.path().to_owned(), tail })
+    }
+
+    /// Maps a spare that was announced earlier and found to hold nothing.
+    pub(crate) fn reopen(storage: &Storage, entry: Entry) -> Result<Self> {
+        let file = storage.open_write(file_name(entry.ordinal).as_str())?;
+        let tail = file.map_writable(entry.capacity as usize, FRAMES_AT)?;
+        Ok(Self { entry, storage: storage.clone(), path: file.path().to_owned(), tail })
+    }
+
+    /// Makes this the segment that is appended to: from now on it says where it begins.
+    pub(crate) fn begin(self, base_seq: u64) -> (Arc<Segment>, Tail) {
+        let check = words::check(self.entry.salt, base_seq);
+        for at in BEGUN_AT {
+            self.tail.map().store(at, base_seq);
+            self.tail.map().store(at + size_of::<u64>(), check);
+        }
+        let entry = Entry { base_seq, ..self.entry };
+        let segment = Segment::live(&self.storage, entry, self.path, self.tail.map(), FRAMES_AT, 0);
+        (segment, self.tail)
+    }
+}
+
+fn write_identity(storage: &Storage, file: &StoredFile, how: &Preparation) -> Result<()> {
+    let Preparation { log_id, ordinal, salt, capacity, .. } = *how;
+    let copy = Identity { salt, log_id, ordinal, capacity, created: storage.now() }.encode();
+    let mut page = [0; PAGE];
+    for at in IDENTITY_AT {
+        page[at..at + IDENTITY_LEN].copy_from_slice(&copy);
+    }
+    file.write_at(&page, 0)
+}
+
+fn populate(file: &StoredFile, map: &Map, capacity: usize) -> Result<()> {
+    for at in (0..capacity).step_by(POPULATE_CHUNK) {
+        file.populate_write(map, at..(at + POPULATE_CHUNK).min(capacity))?;
+    }
+    Ok(())
+}
+
+/// Refuses a segment file whose identity says that it is another one; a damaged copy says nothing.
+pub(crate) fn check_identity(path: &Path, page: &[u8], entry: &Entry, log_id: [u8; 16]) -> Result<()> {
+    let copies = IDENTITY_AT.into_iter().filter_map(|at| Identity::decode(page.get(at..)?));
+    for copy in copies {
+        if copy.log_id != log_id {
+            let reason = "its header carries the id of another log";
+            return Err(Error::Foreign(Box::new(Foreign { path: path.to_owned(), reason })));
+        }
+        if (copy.salt, copy.ordinal, copy.capacity) != (entry.salt, entry.ordinal, entry.capacity) {
+            return Err(Error::Corrupt(Box::new(Corruption {
+                path: path.to_owned(),
+                segment: entry.ordinal,
+                offset: 0,
+                expected_seq: entry.base_seq,
+                durable_offset: FRAMES_AT as u64,
+                reason: "its header is that of another segment",
+            })));
+        }
+    }
+    Ok(())
+}
+
+/// How far a segment reaches: where its frames end, and how many records that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) offset: usize,
+    pub(crate) count: u64,
+}
+
+impl End {
+    /// Both in one word, so that they are read together; capacities are bounded so that each half fits.
+    fn pack(self) -> u64 {
+        ((self.offset / ALIGN) as u64) << 32 | self.count
+    }
+
+    fn unpack(word: u64) -> Self {
+        Self { offset: (word >> 32) as usize * ALIGN, count: word & u64::from(u32::MAX) }
+    }
+}
+
+/// A segment that holds records, shared by the writer and by every view.
+pub(crate) struct Segment {
+    storage: Storage,
+    path: PathBuf,
+    log_id: Option<[u8; 16]>,
+    entry: Entry,
+    map: OnceLock<Arc<Map>>,
+    end: AtomicU64,
+    /// D for new frames; 0 while an earlier segment is not wholly durable.
+    watermark: AtomicUsize,
+    /// Which slot of `durable` is written next.
+    turn: AtomicUsize,
+    index: Mutex<SparseIndex>,
+}
+
+impl Segment {
+    /// A sealed segment, which is mapped when it is first read.
+    pub(crate) fn sealed(storage: &Storage, entry: Entry, log_id: [u8; 16]) -> Arc<Self> {
+        let end = End { offset: entry.end_offset as usize, count: entry.last_seq + 1 - entry.base_seq };
+        Arc::new(Self {
+            path: storage.path(file_name(entry.ordinal).as_str()),
+            storage: storage.clone(),
+            log_id: Some(log_id),
+            entry,
+            map: OnceLock::new(),
+            end: AtomicU64::new(end.pack()),
+            watermark: AtomicUsize::new(0),
+            turn: AtomicUsize::new(0),
+            index: Mutex::default(),
+        })
+    }
+
+    /// A segment whose map is there: frames up to `offset`, `count` of them.
+    fn live(storage: &Storage, entry: Entry, path: PathBuf, map: &Arc<Map>, offset: usize, count: u64) -> Arc<Self> {
+        Arc::new(Self {
+            storage: storage.clone(),
+            path,
+            log_id: None,
+            entry,
+            map: OnceLock::from(Arc::clone(map)),
+            end: AtomicU64::new(End { offset, count }.pack()),
+            watermark: AtomicUsize::new(0),
+            turn: AtomicUsize::new(0),
+            index: Mutex::default(),
+        })
+    }
+
+    /// Goes on appending to the active segment of an existing log, of which everything up to `end` is durable.
+    pub(crate) fn resume(storage: &Storage, entry: Entry, end: End) -> Result<(Arc<Self>, Tail)> {
+        let file = storage.open_write(file_name(entry.ordinal).as_str())?;
+        let tail = file.map_writable(entry.capacity as usize, end.offset)?;
+        let segment = Self::live(storage, entry, file.path().to_owned(), tail.map(), end.offset, end.count);
+        segment.watermark.store(end.offset, Ordering::Relaxed);
+        Ok((segment, tail))
+    }
+
+    /// The unsealed segment of a log that is only read, up to `end`, which is bounded by what the reader verified.
+    pub(crate) fn view(storage: &Storage, entry: Entry, end: End) -> Result<Arc<Self>> {
+        let file = storage.open_read(file_name(entry.ordinal).as_str())?;
+        let map = Arc::new(file.map_read_only(entry.capacity as usize, end.offset)?);
+        Ok(Self::live(storage, entry, file.path().to_owned(), &map, end.offset, end.count))
+    }
+
+    /// What is known of where its records stand.
+    pub(crate) fn index(&self) -> MutexGuard<'_, SparseIndex> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the file stands.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its ordinal.
+    pub(crate) fn ordinal(&self) -> u64 {
+        self.entry.ordinal
+    }
+
+    /// Its salt.
+    pub(crate) fn salt(&self) -> u32 {
+        self.entry.salt
+    }
+
+    /// Its file's length in bytes.
+    pub(crate) fn capacity(&self) -> usize {
+        self.entry.capacity as usize
+    }
+
+    /// The seq of its first record.
+    pub(crate) fn base_seq(&self) -> u64 {
+        self.entry.base_seq
+    }
+
+    /// Whether everything behind its frames is zero but for appends that are under way.
+    pub(crate) fn is_virgin(&self) -> bool {
+        self.entry.virgin
+    }
+
+    /// How far it reaches as of now.
+    pub(crate) fn end(&self) -> End {
+        End::unpack(self.end.load(Ordering::Acquire))
+    }
+
+    /// The seq of its last record as of now; `base_seq - 1` while it has none.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.base_seq() + self.end().count - 1
+    }
+
+    /// The bytes of its frames up to `end`, which is at most [`Segment::end`].
+    pub(crate) fn frames(&self, end: End) -> Result<&[u8]> {
+        let prefix = self.map()?.prefix();
+        Ok(&prefix[..(end.offset - FRAMES_AT).min(prefix.len())])
+    }
+
+    /// The map, made at the first call: from then on the segment can be read even when its file was removed.
+    pub(crate) fn map(&self) -> Result<&Arc<Map>> {
+        if self.map.get().is_none() {
+            let map = self.open_sealed()?;
+            // Two threads may both have mapped the file; one map is kept.
+            let _ = self.map.set(Arc::new(map));
+        }
+        self.map.get().ok_or(Error::Closed)
+    }
+
+    fn open_sealed(&self) -> Result<Map> {
+        let entry = &self.entry;
+        let missing = |found_len| {
+            let path = self.path.clone();
+            Error::MissingSegment(Box::new(MissingSegment { path, expected_len: entry.capacity, found_len }))
+        };
+        let file = match self.storage.open_read(file_name(entry.ordinal).as_str()) {
+            Err(e) if e.is_not_found() => return Err(missing(None)),
+            other => other?,
+        };
+        let len = file.len()?;
+        if len != entry.capacity {
+            return Err(missing(Some(len)));
+        }
+        if let Some(log_id) = self.log_id {
+            let mut page = [0; PAGE];
+            file.read_at(&mut page, 0)?;
+            check_identity(&self.path, &page, entry, log_id)?;
+        }
+        file.map_read_only(self.capacity(), entry.end_offset as usize)
+    }
+
+    /// D for a frame that is written now; `None`: it may not claim anything.
+    pub(crate) fn watermark(&self) -> Option<usize> {
+        match self.watermark.load(Ordering::Acquire) {
+            0 => None,
+            durable => Some(durable),
+        }
+    }
+
+    /// Lets new frames claim that everything below `durable`, and every earlier segment, is durable.
+    pub(crate) fn raise_watermark(&self, durable: usize) {
+        self.watermark.store(durable, Ordering::Release);
+    }
+
+    /// Shows `records` more records, up to `offset`, to the readers of this and of other processes.
+    pub(crate) fn publish(&self, tail: &mut Tail, offset: usize, records: u64) {
+        tail.publish(offset);
+        tail.map().store(PUBLISHED_AT, offset as u64);
+        let end = End { offset, count: self.end().count + records };
+        self.end.store(end.pack(), Ordering::Release);
+    }
+
+    /// Says that the log goes on in the next segment.
+    pub(crate) fn close(&self, tail: &Tail) {
+        tail.map().store(PUBLISHED_AT, self.end().offset as u64 | CLOSED);
+    }
+
+    /// Makes the bytes from `from` to `to` durable, and with the first ones the page that says where the segment begins.
+    pub(crate) fn sync(&self, from: usize, to: usize) -> Result<()> {
+        let first_page = if from == FRAMES_AT { PAGE } else { from };
+        self.storage.sync_map(&self.path, self.map()?, first_page..to)
+    }
+
+    /// Makes the words durable.
+    pub(crate) fn sync_words(&self) -> Result<()> {
+        self.storage.sync_map(&self.path, self.map()?, PAGE..FRAMES_AT)
+    }
+
+    /// Records in the file that everything below `durable` is, once that is true.
+    pub(crate) fn witness(&self, durable: usize) -> Result<()> {
+        let at = DURABLE_AT[self.turn.fetch_xor(1, Ordering::Relaxed) & 1];
+        let map = self.map()?;
+        map.store(at, durable as u64);
+        map.store(at + size_of::<u64>(), words::check(self.entry.salt, durable as u64));
+        Ok(())
+    }
+
+    /// Brings the bytes of `from..to` in, so that a device that cannot deliver them says so here and not by a signal.
+    pub(crate) fn bring_in(&self, from: usize, to: usize) -> Result<()> {
+        self.storage.populate_read(&self.path, self.map()?, from..to)
+    }
+
+    /// Damage at `offset`, where the record `expected_seq` should be.
+    pub(crate) fn damage(&self, offset: usize, expected_seq: u64, durable: usize, reason: &'static str) -> Error {
+        Error::Corrupt(Box::new(Corruption {
+            path: self.path.clone(),
+            segment: self.entry.ordinal,
+            offset: offset as u64,
+            expected_seq,
+            durable_offset: durable as u64,
+            reason,
+        }))
+    }
+}
+
+/// Bytes that a record of `len` bytes occupies, and the error if no record can be so long.
+pub(crate) fn frame_size(len: usize) -> Result<usize> {
+    let too_large = || Error::RecordTooLarge { len: len as u64, max: frame::MAX_LEN as u64 };
+    frame::size(len).ok_or_else(too_large)
+}

@@ -1,0 +1,527 @@
+//! The log, as its user sees it.
+
+use std::io::IoSlice;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use crate::append::{Attempt, Seqs, Writer};
+use crate::commit::{Commit, Live, lock};
+use crate::error::{Error, Result};
+use crate::format::manifest::MAX_META;
+use crate::options::{Options, SyncMode};
+use crate::planted::{Bug, planted};
+use crate::prepare::{Keeper, Plan};
+use crate::recovery::report::RecoveryReport;
+use crate::recovery::{self, Recovered};
+use crate::segment::{Segment, file_name};
+use crate::snapshot::{Snapshot, View};
+use crate::storage::{Observer, Storage, StoredFile};
+
+/// A write-ahead log, open for writing.
+///
+/// One handle writes a log at a time; it can be shared by threads. Dropping it closes the log; [`Wal::close`] tells
+/// whether that worked.
+///
+/// ```
+/// # fn main() -> Result<(), mmap_wal::Error> {
+/// # let dir = tempfile::tempdir().expect("a temporary directory");
+/// use mmap_wal::Wal;
+/// let wal = Wal::open(dir.path())?;
+/// let seq = wal.append(b"hello")?;
+/// wal.append_batch(&["all", "or", "nothing"])?;
+/// wal.checkpoint(seq)?;
+/// let after = wal.positions().checkpoint;
+/// let payloads: Result<Vec<_>, _> = wal.snapshot().replay(after)?.map(|r| r.map(|r| r.payload().to_vec())).collect();
+/// assert_eq!(payloads?, [&b"all"[..], b"or", b"nothing"]);
+/// wal.close()?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Wal {
+    shared: Arc<Shared>,
+    lock: Mutex<Option<StoredFile>>,
+    ticker: Mutex<Option<JoinHandle<()>>>,
+    report: RecoveryReport,
+}
+
+/// What threads share.
+struct Shared {
+    storage: Storage,
+    writer: Mutex<Writer>,
+    commit: Commit,
+    keeper: Keeper,
+    readers: Arc<StoredFile>,
+    mode: SyncMode,
+    /// The thread that is in a callback of an append, while one is.
+    callback: AtomicUsize,
+}
+
+/// Where a log begins and ends, read together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Positions {
+    /// The first record's sequence number; one more than `last` if there is none.
+    pub first: u64,
+    /// The last record's sequence number; 0 if the log never had one.
+    pub last: u64,
+    /// The last sequence number that survives a power failure.
+    pub durable: u64,
+    /// The checkpoint; 0 if there is none.
+    pub checkpoint: u64,
+}
+
+impl Options {
+    /// Opens the log in `dir`, creating it unless [`create`](Options::create) is off.
+    ///
+    /// Whatever is found is durable before this returns. [`Wal::recovery`] says what was found.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOptions`]; [`Error::Locked`] if another handle writes the log; [`Error::Corrupt`],
+    /// [`Error::MissingSegment`], [`Error::NoManifest`], [`Error::Foreign`] or [`Error::Version`] if it cannot be
+    /// trusted, and then nothing was written; [`Error::TornTail`] if [`strict`](Options::strict); [`Error::NoSpace`] if
+    /// a new log does not fit; [`Error::Io`].
+    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Wal> {
+        self.open_observed(dir, None)
+    }
+
+    /// As [`Options::open`], with `observer` between the log and the file system.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    #[doc(hidden)]
+    pub fn open_observed(&self, dir: impl AsRef<Path>, observer: Option<Arc<dyn Observer>>) -> Result<Wal> {
+        let options = self.validated()?;
+        let storage = Storage::new(dir.as_ref(), options.file_mode, observer);
+        let recovered = recovery::open(&storage, &options)?;
+        Wal::assemble(storage, &options, recovered)
+    }
+}
+
+impl Wal {
+    /// Opens the log in `dir` with the default options, creating it if there is none.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open(dir)
+    }
+
+    fn assemble(storage: Storage, options: &Options, recovered: Recovered) -> Result<Self> {
+        let Recovered { lock, readers, manifest, segments, tail, spares, next_ordinal, report } = recovered;
+        let header = manifest.current().header;
+        let meta = Arc::from(manifest.current().meta.as_slice());
+        let active = Arc::clone(&segments[segments.len() - 1]);
+        let live = Live {
+            first_seq: header.first_seq,
+            checkpoint_seq: header.checkpoint_seq,
+            durable_seq: active.last_seq(),
+            durable_offset: active.end().offset,
+            segments: Arc::new(segments),
+            meta,
+        };
+        let plan = Plan {
+            segment_size: options.segment_size,
+            spare_segments: options.spare_segments,
+            sync_zeros: options.sync_mode != SyncMode::None,
+        };
+        let next_seq =
+            if planted(Bug::SeqRestarts) && live.first_seq > live.durable_seq { 1 } else { live.durable_seq + 1 };
+        let shared = Arc::new(Shared {
+            writer: Mutex::new(Writer::new(active, tail, next_seq, spares)),
+            commit: Commit::new(live),
+            keeper: Keeper::new(storage.clone(), plan, manifest, next_ordinal),
+            storage,
+            readers,
+            mode: options.sync_mode,
+            callback: AtomicUsize::new(0),
+        });
+        let ticker = Mutex::new(start_ticker(&shared)?);
+        Ok(Self { shared, lock: Mutex::new(Some(lock)), ticker, report })
+    }
+
+    /// What opening the log found.
+    #[must_use]
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    /// Appends one record and returns its sequence number, when the [`SyncMode`] says so.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] if a segment is needed and does not fit the disk, and no number is used then;
+    /// [`Error::RecordTooLarge`]; [`Error::Poisoned`] if this or an earlier sync failed, and the record may or may not
+    /// be there after the log is opened again; [`Error::Closed`]; [`Error::Reentrant`].
+    pub fn append(&self, payload: &[u8]) -> Result<u64> {
+        self.append_tagged(0, &[IoSlice::new(payload)])
+    }
+
+    /// As [`Wal::append`], gathering the record from `parts`.
+    ///
+    /// # Errors
+    /// As [`Wal::append`].
+    pub fn append_vectored(&self, parts: &[IoSlice<'_>]) -> Result<u64> {
+        self.append_tagged(0, parts)
+    }
+
+    /// As [`Wal::append_vectored`], with a tag that [`Record::tag`](crate::Record::tag) gives back.
+    ///
+    /// # Errors
+    /// As [`Wal::append`].
+    pub fn append_tagged(&self, tag: u16, parts: &[IoSlice<'_>]) -> Result<u64> {
+        let written = self.shared.write(|writer| writer.append(tag, parts))?;
+        self.shared.acknowledge(written, |seq| *seq)
+    }
+
+    /// Appends one record of at most `max_len` bytes that `fill` writes in place, into zeroed memory of the segment; it
+    /// returns the length. Nothing is copied.
+    ///
+    /// If `fill` fails or panics, nothing is appended; its error is the inner result.
+    ///
+    /// # Errors
+    /// As [`Wal::append`], and [`Error::RecordTooLarge`] if `fill` returns more than `max_len`. Calling this log inside
+    /// `fill` is [`Error::Reentrant`].
+    pub fn append_with<E>(
+        &self,
+        max_len: usize,
+        fill: impl FnOnce(&mut [u8]) -> std::result::Result<usize, E>,
+    ) -> Result<std::result::Result<u64, E>> {
+        let shared = &self.shared;
+        let mut fill = Some(fill);
+        let written = shared.write(|writer| match (writer.room_for(max_len)?, fill.take()) {
+            (Attempt::Done(()), Some(fill)) => {
+                let _callback = Callback::enter(shared);
+                writer.append_with(max_len, fill).map(Attempt::Done)
+            }
+            (Attempt::Full(need), kept) => {
+                fill = kept;
+                Ok(Attempt::Full(need))
+            }
+            (Attempt::Done(()), None) => Err(Error::Closed),
+        })?;
+        match &written.outcome {
+            Ok(seq) => {
+                let seq = *seq;
+                shared.acknowledge(written, |_| seq).map(|_| Ok(seq))
+            }
+            Err(_) => {
+                shared.after_rotation(written.rotated);
+                Ok(written.outcome)
+            }
+        }
+    }
+
+    /// Appends `records` as one batch, which is there whole or not at all after any crash and for every reader, and is
+    /// durable when this returns, in every [`SyncMode`]. An empty batch writes nothing.
+    ///
+    /// # Errors
+    /// As [`Wal::append`].
+    pub fn append_batch<T: AsRef<[u8]>>(&self, records: &[T]) -> Result<Seqs> {
+        let shared = &self.shared;
+        shared.enter()?;
+        if records.is_empty() {
+            return Ok(Seqs::new(lock(&shared.writer).last_seq() + 1, 0));
+        }
+        let written = shared.write(|writer| {
+            let _callback = Callback::enter(shared);
+            writer.append_batch(0, records)
+        })?;
+        let seqs = written.outcome;
+        shared.sync_to(seqs.last().unwrap_or(0))?;
+        shared.after_rotation(written.rotated);
+        Ok(seqs)
+    }
+
+    /// Makes everything that was appended durable; returns the last sequence number that is.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if this or an earlier sync failed; [`Error::Closed`]; [`Error::Reentrant`].
+    pub fn sync(&self) -> Result<u64> {
+        self.shared.enter()?;
+        let last = self.positions().last;
+        self.shared.sync_to(last)?;
+        Ok(last)
+    }
+
+    /// Makes everything up to `seq` durable.
+    ///
+    /// # Errors
+    /// As [`Wal::sync`], and [`Error::OutOfRange`] if `seq` was never appended.
+    pub fn sync_to(&self, seq: u64) -> Result<()> {
+        self.shared.enter()?;
+        self.in_range(seq)?;
+        self.shared.sync_to(seq)
+    }
+
+    fn in_range(&self, seq: u64) -> Result<()> {
+        let last_seq = self.positions().last;
+        if seq > last_seq { Err(Error::OutOfRange { seq, last_seq }) } else { Ok(()) }
+    }
+
+    /// First, last, durable and checkpointed sequence number, in one consistent read.
+    #[must_use]
+    pub fn positions(&self) -> Positions {
+        let live = self.shared.commit.live();
+        Positions {
+            first: live.first_seq,
+            durable: live.durable_seq,
+            checkpoint: live.checkpoint_seq,
+            last: live.active().last_seq(),
+        }
+    }
+
+    /// Everything that is published now, without a copy.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let live = self.shared.commit.live();
+        let (shown, end) = (live.segments.len(), live.active().end());
+        self.shared.view(live, shown, end)
+    }
+
+    /// Everything that is durable now, without a copy.
+    #[must_use]
+    pub fn durable_snapshot(&self) -> Snapshot {
+        let live = self.shared.commit.live();
+        let (shown, end) = live.durable_end();
+        self.shared.view(live, shown, end)
+    }
+
+    /// Records, durably, that the user's state holds everything up to `up_to`, which is made durable first. A number
+    /// that is not above the present checkpoint changes nothing.
+    ///
+    /// # Errors
+    /// As [`Wal::sync_to`].
+    pub fn checkpoint(&self, up_to: u64) -> Result<()> {
+        let shared = &self.shared;
+        shared.enter()?;
+        self.in_range(up_to)?;
+        shared.sync_to(up_to)?;
+        let mut books = shared.keeper.books();
+        if up_to <= books.current().header.checkpoint_seq {
+            return Ok(());
+        }
+        shared.commit.check()?;
+        books.update(&shared.commit, |next| next.header.checkpoint_seq = up_to)?;
+        shared.commit.change(|live| live.checkpoint_seq = up_to);
+        Ok(())
+    }
+
+    /// Removes the records up to `up_to`, at most all, durably and in one step; files that hold nothing else go. Views
+    /// that exist keep what they show. Works on a full disk.
+    ///
+    /// # Errors
+    /// As [`Wal::sync`]; [`Error::Io`] if a file could not be removed, though the records are gone: the next open
+    /// removes it.
+    pub fn truncate_front(&self, up_to: u64) -> Result<()> {
+        let shared = &self.shared;
+        shared.enter()?;
+        let up_to = up_to.min(self.positions().last);
+        shared.sync_to(up_to)?;
+        let mut books = shared.keeper.books();
+        if up_to < books.current().header.first_seq {
+            return Ok(());
+        }
+        shared.commit.check()?;
+        let is_gone = |last_seq: u64| last_seq <= up_to;
+        let gone = books.current().sealed().iter().take_while(|entry| is_gone(entry.last_seq)).count();
+        books.update(&shared.commit, |next| {
+            next.header.first_seq = up_to + 1;
+            next.entries.drain(..gone);
+        })?;
+        let mut dropped = Vec::new();
+        shared.commit.change(|live| {
+            live.first_seq = up_to + 1;
+            dropped.extend(live.segments.iter().take(gone).cloned());
+            live.segments = Arc::new(live.segments[gone..].to_vec());
+        });
+        drop(books);
+        shared.remove(dropped)
+    }
+
+    /// Stores up to 1,024 bytes of the user's beside the log, durably and in one step: a vote, a term.
+    ///
+    /// # Errors
+    /// As [`Wal::sync`], and [`Error::RecordTooLarge`].
+    pub fn set_meta(&self, meta: &[u8]) -> Result<()> {
+        let shared = &self.shared;
+        shared.enter()?;
+        if meta.len() > MAX_META {
+            return Err(Error::RecordTooLarge { len: meta.len() as u64, max: MAX_META as u64 });
+        }
+        let mut books = shared.keeper.books();
+        shared.commit.check()?;
+        books.update(&shared.commit, |next| next.meta = meta.to_vec())?;
+        shared.commit.change(|live| live.meta = Arc::from(meta));
+        Ok(())
+    }
+
+    /// What [`Wal::set_meta`] stored last; empty if nothing was.
+    #[must_use]
+    pub fn meta(&self) -> Arc<[u8]> {
+        self.shared.commit.live().meta
+    }
+
+    /// Makes everything durable, notes that the log was closed, and gives the lock back. Later calls that write are
+    /// [`Error::Closed`]; views live on. Closing again does nothing.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if the last sync failed, or an earlier one; the lock is given back all the same.
+    pub fn close(&self) -> Result<()> {
+        self.shared.not_reentrant()?;
+        let first = {
+            let _no_append = lock(&self.shared.writer);
+            self.shared.commit.close()
+        };
+        if !first {
+            return Ok(());
+        }
+        if let Some(ticker) = lock(&self.ticker).take() {
+            // A panic of the thread has poisoned the log, which the next line tells.
+            let _ = ticker.join();
+        }
+        let closed = self.shared.finish();
+        let unlocked = lock(&self.lock).take().map_or(Ok(()), |lock| lock.unlock());
+        closed.and(unlocked)
+    }
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        // Whoever wants to know closes; nothing acknowledged depends on it.
+        let _ = self.close();
+    }
+}
+
+impl std::fmt::Debug for Wal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (dir, positions) = (self.shared.storage.dir(), self.positions());
+        f.debug_struct("Wal").field("dir", &dir).field("positions", &positions).finish_non_exhaustive()
+    }
+}
+
+/// What came of a write, and whether it went into a new segment.
+struct Written<T> {
+    outcome: T,
+    rotated: bool,
+}
+
+impl Shared {
+    /// Refuses calls from a callback, and to a log that is closed or has failed.
+    fn enter(&self) -> Result<()> {
+        self.not_reentrant()?;
+        self.commit.check()
+    }
+
+    fn not_reentrant(&self) -> Result<()> {
+        let thread = self.callback.load(Ordering::Relaxed);
+        if thread != 0 && thread == this_thread() { Err(Error::Reentrant) } else { Ok(()) }
+    }
+
+    /// Runs `attempt` under the writer's lock, going on in the next segment whenever it does not fit.
+    fn write<T>(&self, mut attempt: impl FnMut(&mut Writer) -> Result<Attempt<T>>) -> Result<Written<T>> {
+        self.not_reentrant()?;
+        let mut rotated = false;
+        let mut writer = lock(&self.writer);
+        loop {
+            self.commit.check()?;
+            match attempt(&mut writer)? {
+                Attempt::Done(outcome) => return Ok(Written { outcome, rotated }),
+                Attempt::Full(need) if writer.can_rotate(need) => {
+                    let next = writer.rotate(need);
+                    next.iter().for_each(|next| self.commit.rotated(next));
+                    rotated = true;
+                }
+                Attempt::Full(need) => {
+                    drop(writer);
+                    self.keeper.make_ready(&self.writer, &self.commit, need)?;
+                    writer = lock(&self.writer);
+                }
+            }
+        }
+    }
+
+    /// Waits until a single append may return.
+    fn acknowledge<T>(&self, written: Written<T>, seq: impl FnOnce(&T) -> u64) -> Result<u64> {
+        let seq = seq(&written.outcome);
+        match self.mode {
+            SyncMode::Sync => self.sync_to(seq)?,
+            SyncMode::Batch { records, .. } => self.commit.bound(seq, u64::from(records))?,
+            SyncMode::None => {}
+        }
+        self.after_rotation(written.rotated);
+        Ok(seq)
+    }
+
+    fn sync_to(&self, seq: u64) -> Result<()> {
+        if planted(Bug::AckBeforeSync) { Ok(()) } else { self.commit.sync_to(seq) }
+    }
+
+    /// Seals the segment before, and prepares the next. What was appended is safe without it, so a failure is not that
+    /// append's: want of space shows when the space is needed, anything else has poisoned the log.
+    fn after_rotation(&self, rotated: bool) {
+        if rotated {
+            let _ = self.keeper.maintain(&self.writer, &self.commit);
+        }
+    }
+
+    fn view(&self, live: Live, shown: usize, end: crate::segment::End) -> Snapshot {
+        let Live { segments, first_seq, checkpoint_seq, .. } = live;
+        Snapshot::new(View { segments, shown, end, first_seq, checkpoint_seq, readers: Arc::clone(&self.readers) })
+    }
+
+    /// Removes the files of segments that the manifest names no longer. What a view shows is mapped first.
+    fn remove(&self, dropped: Vec<Arc<Segment>>) -> Result<()> {
+        for segment in dropped {
+            if Arc::strong_count(&segment) > 1 {
+                segment.map()?;
+            }
+            self.storage.remove(file_name(segment.ordinal()).as_str())?;
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.commit.check_failure()?;
+        let last = lock(&self.writer).last_seq();
+        self.commit.sync_to(last)?;
+        self.keeper.close(&self.writer, &self.commit)
+    }
+}
+
+/// Marks that this thread runs user code under the writer's lock.
+struct Callback<'a>(&'a Shared);
+
+impl<'a> Callback<'a> {
+    fn enter(shared: &'a Shared) -> Self {
+        shared.callback.store(this_thread(), Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for Callback<'_> {
+    fn drop(&mut self) {
+        self.0.callback.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A number that no other living thread has, and that is not 0.
+fn this_thread() -> usize {
+    thread_local!(static MARK: u8 = const { 0 });
+    MARK.with(|mark| std::ptr::from_ref(mark).addr())
+}
+
+/// In `Batch` mode, the thread that keeps the delay.
+fn start_ticker(shared: &Arc<Shared>) -> Result<Option<JoinHandle<()>>> {
+    let SyncMode::Batch { delay, .. } = shared.mode else { return Ok(None) };
+    let shared_there = Arc::clone(shared);
+    let tick = move || {
+        while shared_there.commit.pause(delay) {
+            let last = shared_there.commit.live().active().last_seq();
+            // A failure has poisoned the log, which ends the pauses.
+            let _ = shared_there.commit.sync_to(last);
+        }
+    };
+    let started = std::thread::Builder::new().name("mmap-wal".into()).spawn(tick);
+    started.map(Some).map_err(|source| Error::io("start a thread for", shared.storage.dir(), source))
+}

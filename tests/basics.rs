@@ -1,0 +1,316 @@
+//! Proves the plain life of a log: append, replay, rotate, reopen, checkpoint, truncate, errors of use.
+//! Does not prove what a crash leaves: that is the simulator's.
+#![allow(missing_docs)]
+
+use std::io::IoSlice;
+use std::path::Path;
+
+use mmap_wal::{Error, Options, Reader, Snapshot, SyncMode, TailState, Wal};
+
+fn small() -> Options {
+    Options::new().segment_size(16 << 10)
+}
+
+fn payloads(snapshot: &Snapshot, after: u64) -> Vec<(u64, Vec<u8>)> {
+    let replay = snapshot.replay(after).expect("a replay");
+    replay.map(|record| record.map(|r| (r.seq(), r.payload().to_vec())).expect("a record")).collect()
+}
+
+fn fill(wal: &Wal, seqs: std::ops::RangeInclusive<u64>) {
+    for seq in seqs {
+        assert_eq!(wal.append(&body(seq)).expect("an append"), seq);
+    }
+}
+
+fn body(seq: u64) -> Vec<u8> {
+    format!("record {seq} ").repeat(1 + seq as usize % 40).into_bytes()
+}
+
+fn expected(seqs: std::ops::RangeInclusive<u64>) -> Vec<(u64, Vec<u8>)> {
+    seqs.map(|seq| (seq, body(seq))).collect()
+}
+
+fn segment_files(dir: &Path) -> usize {
+    let names = std::fs::read_dir(dir).expect("the directory").map(|e| e.expect("an entry").file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(".wal")).count()
+}
+
+#[test]
+fn what_is_appended_is_replayed_after_a_reopen_in_every_mode() {
+    for mode in [SyncMode::Sync, SyncMode::batch(7), SyncMode::None] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let wal = small().sync_mode(mode).open(dir.path()).expect("a new log");
+        assert!(wal.recovery().created);
+        fill(&wal, 1..=500);
+        assert_eq!(payloads(&wal.snapshot(), 0), expected(1..=500));
+        wal.close().expect("a close");
+        let wal = small().sync_mode(mode).open(dir.path()).expect("the log");
+        assert_eq!(wal.recovery().tail, TailState::Clean);
+        assert!(!wal.recovery().created);
+        assert_eq!(payloads(&wal.snapshot(), 0), expected(1..=500));
+        fill(&wal, 501..=520);
+        assert_eq!(payloads(&wal.snapshot(), 490), expected(491..=520));
+        assert_eq!(
+            payloads(&Reader::open(dir.path()).expect("a reader").snapshot().expect("a view"), 0),
+            expected(1..=520)
+        );
+    }
+}
+
+#[test]
+fn a_log_that_was_not_closed_is_found_whole_by_a_copy() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let copy = tempfile::tempdir().expect("a directory");
+    let wal = small().sync_mode(SyncMode::None).open(dir.path()).expect("a new log");
+    fill(&wal, 1..=333);
+    for entry in std::fs::read_dir(dir.path()).expect("the directory") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("a copy");
+    }
+    let copied = small().open(copy.path()).expect("the copy");
+    assert_eq!(payloads(&copied.snapshot(), 0), expected(1..=333));
+    fill(&copied, 334..=400);
+    assert_eq!(payloads(&copied.snapshot(), 300), expected(301..=400));
+}
+
+#[test]
+fn a_batch_is_dense_and_durable_in_every_mode() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().sync_mode(SyncMode::None).open(dir.path()).expect("a new log");
+    let seqs = wal.append_batch(&["a", "b", "c"]).expect("a batch");
+    assert_eq!((seqs.first(), seqs.last(), seqs.len()), (Some(1), Some(3), 3));
+    assert_eq!(wal.positions().durable, 3);
+    let empty: [&[u8]; 0] = [];
+    assert!(wal.append_batch(&empty).expect("no batch").is_empty());
+    assert_eq!(wal.append(b"d").expect("an append"), 4);
+    assert_eq!(wal.durable_snapshot().last_seq(), 3);
+    assert_eq!(wal.sync().expect("a sync"), 4);
+    assert_eq!(wal.durable_snapshot().last_seq(), 4);
+}
+
+#[test]
+fn a_record_or_batch_larger_than_a_segment_gets_its_own() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    let large = vec![7_u8; 100_000];
+    assert_eq!(wal.append(b"small").expect("an append"), 1);
+    assert_eq!(wal.append(&large).expect("a large one"), 2);
+    assert_eq!(wal.append_batch(&[&large[..50_000], &large[..60_000]]).expect("a large batch").last(), Some(4));
+    assert_eq!(wal.append(b"small").expect("an append"), 5);
+    wal.close().expect("a close");
+    let wal = small().open(dir.path()).expect("the log");
+    let lens: Vec<usize> = payloads(&wal.snapshot(), 0).iter().map(|(_, payload)| payload.len()).collect();
+    assert_eq!(lens, [5, 100_000, 50_000, 60_000, 5]);
+    assert_eq!(wal.append(&large).expect("a large one"), 6);
+}
+
+#[test]
+fn append_with_writes_in_place_and_an_error_or_panic_appends_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    let done = wal.append_with(100, |bytes| {
+        assert!(bytes.len() == 100 && bytes.iter().all(|byte| *byte == 0));
+        bytes[..3].copy_from_slice(b"abc");
+        bytes[50] = 9;
+        Ok::<usize, ()>(3)
+    });
+    assert_eq!(done.expect("an append"), Ok(1));
+    assert_eq!(wal.append_with(8, |_| Err::<usize, &str>("no")).expect("the log is fine"), Err("no"));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        wal.append_with(64, |bytes| -> Result<usize, ()> {
+            bytes.fill(0xEE);
+            panic!("user code")
+        })
+    }));
+    assert!(panicked.is_err());
+    let too_long = wal.append_with(8, |_| Ok::<usize, ()>(9));
+    assert!(matches!(too_long, Err(Error::RecordTooLarge { len: 9, max: 8 })));
+    assert_eq!(
+        wal.append_with(200, |bytes| {
+            assert!(bytes.iter().all(|b| *b == 0));
+            Ok::<_, ()>(0)
+        })
+        .expect("an append"),
+        Ok(2)
+    );
+    assert_eq!(payloads(&wal.snapshot(), 0), [(1, b"abc".to_vec()), (2, Vec::new())]);
+}
+
+#[test]
+fn a_call_from_a_callback_is_refused_and_does_not_hang() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    let done = wal.append_with(8, |_| {
+        assert!(matches!(wal.append(b"x"), Err(Error::Reentrant)));
+        assert!(matches!(wal.sync(), Err(Error::Reentrant)));
+        assert!(matches!(wal.close(), Err(Error::Reentrant)));
+        assert!(matches!(wal.truncate_front(1), Err(Error::Reentrant)));
+        assert_eq!(wal.snapshot().last_seq(), 0);
+        Ok::<usize, ()>(1)
+    });
+    assert_eq!(done.expect("an append"), Ok(1));
+}
+
+#[test]
+fn a_gathered_record_with_a_tag_comes_back_as_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    wal.append_tagged(513, &[IoSlice::new(b"ab"), IoSlice::new(b""), IoSlice::new(b"cd")]).expect("an append");
+    let snapshot = wal.snapshot();
+    let record = snapshot.get(1).expect("a read").expect("a record");
+    assert_eq!((record.tag(), record.payload()), (513, &b"abcd"[..]));
+}
+
+#[test]
+fn truncation_removes_exactly_what_was_named_and_views_keep_what_they_show() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    fill(&wal, 1..=400);
+    let (before, files) = (wal.snapshot(), segment_files(dir.path()));
+    wal.truncate_front(250).expect("a truncation");
+    assert!(segment_files(dir.path()) < files);
+    assert_eq!(wal.positions().first, 251);
+    assert_eq!(payloads(&wal.snapshot(), 0), expected(251..=400));
+    assert_eq!(payloads(&before, 0), expected(1..=400));
+    assert!(matches!(wal.snapshot().replay(100), Err(Error::Truncated { first_seq: 251 })));
+    assert!(matches!(wal.snapshot().replay(401), Err(Error::Ahead { last_seq: 400 })));
+    assert_eq!(wal.snapshot().replay(400).expect("nothing").count(), 0);
+    drop(wal);
+    let wal = small().open(dir.path()).expect("the log");
+    assert_eq!(payloads(&wal.snapshot(), 0), expected(251..=400));
+    assert_eq!(payloads(&before, 390), expected(391..=400));
+}
+
+#[test]
+fn a_number_is_never_given_again_after_everything_was_truncated() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    fill(&wal, 1..=100);
+    wal.truncate_front(u64::MAX).expect("a truncation");
+    for round in 0..3 {
+        drop(small().open(dir.path()));
+        let wal = match round {
+            0 => {
+                assert_eq!(wal.positions().first, 101);
+                None
+            }
+            _ => Some(small().open(dir.path())),
+        };
+        drop(wal);
+    }
+    drop(wal);
+    let wal = small().open(dir.path()).expect("the log");
+    assert_eq!((wal.positions().first, wal.positions().last), (101, 100));
+    assert_eq!(wal.append(b"next").expect("an append"), 101);
+}
+
+#[test]
+fn checkpoint_and_meta_survive_a_reopen_and_a_checkpoint_never_goes_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    fill(&wal, 1..=10);
+    wal.checkpoint(7).expect("a checkpoint");
+    wal.checkpoint(3).expect("nothing to do");
+    assert!(matches!(wal.checkpoint(11), Err(Error::OutOfRange { seq: 11, last_seq: 10 })));
+    wal.set_meta(b"term 4").expect("a meta");
+    assert!(matches!(wal.set_meta(&[0; 1025]), Err(Error::RecordTooLarge { .. })));
+    drop(wal);
+    let wal = small().open(dir.path()).expect("the log");
+    assert_eq!((wal.positions().checkpoint, &wal.meta()[..]), (7, &b"term 4"[..]));
+    assert_eq!(payloads(&wal.snapshot(), wal.positions().checkpoint), expected(8..=10));
+}
+
+#[test]
+fn a_point_read_finds_every_record_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    fill(&wal, 1..=1000);
+    wal.truncate_front(321).expect("a truncation");
+    let snapshot = wal.snapshot();
+    for seq in (1..=1000).rev() {
+        let found = snapshot.get(seq).expect("a read").map(|record| record.payload().to_vec());
+        assert_eq!(found, (seq > 321).then(|| body(seq)), "{seq}");
+    }
+    assert!(snapshot.get(0).expect("a read").is_none() && snapshot.get(1001).expect("a read").is_none());
+}
+
+#[test]
+fn pinned_records_outlive_the_log() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    fill(&wal, 1..=50);
+    let pinned: Vec<_> = wal.snapshot().into_replay(40).expect("a replay").map(|r| r.expect("a record")).collect();
+    wal.truncate_front(50).expect("a truncation");
+    drop(wal);
+    drop(dir);
+    let bodies: Vec<_> = pinned.iter().map(|record| (record.seq(), record.payload().to_vec())).collect();
+    assert_eq!(bodies, expected(41..=50));
+}
+
+#[test]
+fn a_closed_log_refuses_writes_and_closes_again_in_silence() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    fill(&wal, 1..=3);
+    let view = wal.snapshot();
+    wal.close().expect("a close");
+    wal.close().expect("a second close");
+    assert!(matches!(wal.append(b"x"), Err(Error::Closed)));
+    assert!(matches!(wal.truncate_front(1), Err(Error::Closed)));
+    assert_eq!(payloads(&view, 0), expected(1..=3));
+}
+
+#[test]
+fn a_second_writer_is_refused_with_the_pid_and_a_reader_is_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    match small().open(dir.path()) {
+        Err(Error::Locked { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
+        other => panic!("{other:?}"),
+    }
+    Reader::open(dir.path()).expect("a reader");
+    drop(wal);
+    small().open(dir.path()).expect("the log");
+}
+
+#[test]
+fn many_threads_append_densely() {
+    for mode in [SyncMode::Sync, SyncMode::batch(16), SyncMode::None] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let wal = small().sync_mode(mode).open(dir.path()).expect("a new log");
+        let mut all: Vec<u64> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..6)
+                .map(|t| {
+                    let wal = &wal;
+                    scope.spawn(move || {
+                        (0..200)
+                            .map(|i| wal.append(format!("{t} {i}").as_bytes()).expect("an append"))
+                            .collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("a thread")).collect()
+        });
+        all.sort_unstable();
+        assert_eq!(all, (1..=1200).collect::<Vec<_>>());
+        assert_eq!(wal.snapshot().replay(0).expect("a replay").filter(|r| r.is_ok()).count(), 1200);
+    }
+}
+
+#[test]
+fn an_absent_log_is_not_created_when_that_is_off() {
+    let dir = tempfile::tempdir().expect("a directory");
+    assert!(matches!(Options::new().create(false).open(dir.path().join("no")), Err(Error::Io(_))));
+    assert!(!dir.path().join("no").exists());
+    assert!(matches!(Options::new().create(false).open(dir.path()), Err(Error::Io(_))));
+    assert!(matches!(Reader::open(dir.path()), Err(Error::Io(_))));
+    assert_eq!(std::fs::read_dir(dir.path()).expect("the directory").count(), 0);
+}
+
+#[test]
+fn another_user_tag_is_foreign() {
+    let dir = tempfile::tempdir().expect("a directory");
+    drop(small().user_tag([1; 16]).open(dir.path()).expect("a new log"));
+    assert!(matches!(small().user_tag([2; 16]).open(dir.path()), Err(Error::Foreign(_))));
+    small().open(dir.path()).expect("no tag asked for");
+}
