@@ -83,6 +83,7 @@ impl Map {
     }
 
     /// The word at `at`.
+    #[cfg(test)]
     pub(crate) fn load(&self, at: usize) -> u64 {
         u64::from_le(self.word(at).load(Ordering::Acquire))
     }

@@ -20,6 +20,9 @@ use crate::storage::{Storage, StoredFile};
 /// How much is made present by one call.
 const POPULATE_CHUNK: usize = 2 << 20;
 
+/// How much is brought in for reading at once.
+const STRETCH: usize = 1 << 20;
+
 /// The name of the segment file `ordinal`.
 pub(crate) fn file_name(ordinal: u64) -> SegmentName {
     SegmentName::encode(ordinal)
@@ -171,6 +174,8 @@ pub(crate) struct Segment {
     /// Which slot of `durable` is written next.
     turn: AtomicUsize,
     index: Mutex<SparseIndex>,
+    /// One bit for every stretch that was brought in.
+    present: Box<[AtomicU64]>,
 }
 
 impl Segment {
@@ -187,6 +192,7 @@ impl Segment {
             watermark: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             index: Mutex::default(),
+            present: stretches(&entry),
         })
     }
 
@@ -202,6 +208,7 @@ impl Segment {
             watermark: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             index: Mutex::default(),
+            present: stretches(&entry),
         })
     }
 
@@ -224,11 +231,6 @@ impl Segment {
     /// What is known of where its records stand.
     pub(crate) fn index(&self) -> MutexGuard<'_, SparseIndex> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Where the file stands.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Its ordinal.
@@ -351,8 +353,19 @@ impl Segment {
     }
 
     /// Brings the bytes of `from..to` in, so that a device that cannot deliver them says so here and not by a signal.
+    ///
+    /// A stretch that was brought in once is not asked for again: that would cost a system call for every record.
     pub(crate) fn bring_in(&self, from: usize, to: usize) -> Result<()> {
-        self.storage.populate_read(&self.path, self.map()?, from..to)
+        for stretch in from / STRETCH..to.div_ceil(STRETCH) {
+            let (word, bit) = (&self.present[stretch / 64], 1 << (stretch % 64));
+            if word.load(Ordering::Acquire) & bit == 0 {
+                let first = stretch * STRETCH;
+                let map = self.map()?;
+                self.storage.populate_read(&self.path, map, first..(first + STRETCH).min(map.len()))?;
+                word.fetch_or(bit, Ordering::AcqRel);
+            }
+        }
+        Ok(())
     }
 
     /// Damage at `offset`, where the record `expected_seq` should be.
@@ -366,6 +379,12 @@ impl Segment {
             reason,
         }))
     }
+}
+
+/// A bit for every stretch of the segment, none of them brought in.
+fn stretches(entry: &Entry) -> Box<[AtomicU64]> {
+    let words = (entry.capacity as usize).div_ceil(STRETCH).div_ceil(64);
+    (0..words).map(|_| AtomicU64::new(0)).collect()
 }
 
 /// Bytes that a record of `len` bytes occupies, and the error if no record can be so long.

@@ -9,9 +9,6 @@ use crate::index::Place;
 use crate::segment::{End, Segment};
 use crate::storage::StoredFile;
 
-/// How much is brought in ahead of the record that is read.
-const READ_AHEAD: usize = 1 << 20;
-
 /// An immutable view of a log.
 ///
 /// It pins what it shows: records stay where they are, unchanged, while the log goes on, is truncated or closed.
@@ -117,8 +114,7 @@ impl Snapshot {
         let Some(index) = view.segment_of(seq).filter(|_| seq >= view.first_seq) else { return Ok(None) };
         let at = view.locate(index, seq)?;
         let (segment, end) = (&view.segments[index], view.end_of(index));
-        let mut window = Window::at(at);
-        let header = window.verify(segment, end, at, seq)?;
+        let header = verify(segment, end, at, seq)?;
         view.record(Located { index, at, header }).map(Some)
     }
 }
@@ -140,6 +136,12 @@ impl View {
         (seq < shown[index].base_seq() + self.end_of(index).count).then_some(index)
     }
 
+    /// The last segment that begins at or before `seq`.
+    fn segment_before(&self, seq: u64) -> usize {
+        let shown = &self.segments[..self.shown];
+        shown.partition_point(|segment| segment.base_seq() <= seq).saturating_sub(1)
+    }
+
     /// Where the record `seq` of segment `index` stands.
     fn locate(&self, index: usize, seq: u64) -> Result<usize> {
         let (segment, end) = (&self.segments[index], self.end_of(index));
@@ -159,10 +161,9 @@ impl View {
     /// A place at or before the `rank`th record of `segment`, walking on from what the index knows if need be.
     fn known_place(&self, segment: &Segment, end: End, rank: u64) -> Result<Place> {
         let mut index = segment.index();
-        let mut window = Window::at(index.next().offset);
         while index.next().rank <= rank {
             let Place { offset, rank } = index.next();
-            let header = window.verify(segment, end, offset, segment.base_seq() + rank)?;
+            let header = verify(segment, end, offset, segment.base_seq() + rank)?;
             index.learn(header.frame_size());
         }
         Ok(index.at_or_before(rank))
@@ -183,36 +184,15 @@ fn damaged(segment: &Segment, end: End, offset: usize, expected_seq: u64) -> Err
     segment.damage(offset, expected_seq, end.offset, "the record there does not verify")
 }
 
-/// What of a segment was brought in by this reader.
-struct Window {
-    present: usize,
-}
-
-impl Window {
-    fn at(offset: usize) -> Self {
-        Self { present: offset }
-    }
-
-    /// Sees to it that the bytes before `to` can be touched.
-    fn bring_in(&mut self, segment: &Segment, end: End, to: usize) -> Result<()> {
-        if to > self.present {
-            let ahead = to.max(self.present + READ_AHEAD).min(end.offset);
-            segment.bring_in(self.present.min(ahead), ahead)?;
-            self.present = ahead.max(to);
-        }
-        Ok(())
-    }
-
-    /// The header of the frame at `at`, if it is the record `seq` and whole.
-    fn verify(&mut self, segment: &Segment, end: End, at: usize, seq: u64) -> Result<Header> {
-        self.bring_in(segment, end, at + HEADER)?;
-        let frames = segment.frames(end)?;
-        let fits = frame::peek(frames, at).ok_or_else(|| damaged(segment, end, at, seq))?;
-        self.bring_in(segment, end, at + fits.frame_size())?;
-        frame::decode(frames, at, segment.salt())
-            .filter(|header| header.seq == seq)
-            .ok_or_else(|| damaged(segment, end, at, seq))
-    }
+/// The header of the frame at `at` of `segment`, if it is the record `seq` and whole.
+fn verify(segment: &Segment, end: End, at: usize, seq: u64) -> Result<Header> {
+    segment.bring_in(at, at + HEADER)?;
+    let frames = segment.frames(end)?;
+    let fits = frame::peek(frames, at).ok_or_else(|| damaged(segment, end, at, seq))?;
+    segment.bring_in(at, at + fits.frame_size())?;
+    frame::decode(frames, at, segment.salt())
+        .filter(|header| header.seq == seq)
+        .ok_or_else(|| damaged(segment, end, at, seq))
 }
 
 /// Where a replay stands in a view that it does not borrow.
@@ -222,7 +202,6 @@ struct Cursor {
     expected: u64,
     /// The end of the last batch that was verified whole.
     verified: usize,
-    window: Window,
     finished: bool,
 }
 
@@ -236,20 +215,17 @@ impl Cursor {
             return Err(Error::Truncated { first_seq: view.first_seq });
         }
         let wanted = view.first_seq.max(after + 1);
-        let mut cursor = Self::at_segment(view, view.segment_before(wanted), wanted);
-        if let Some(index) = view.segment_of(wanted) {
-            cursor.at = view.locate(index, wanted)?;
-            (cursor.verified, cursor.window) = (cursor.at, Window::at(cursor.at));
-        } else {
-            cursor.at = view.end_of(cursor.index).offset;
-            cursor.verified = cursor.at;
-        }
+        let mut cursor = Self::at_segment(view.segment_before(wanted), wanted);
+        cursor.at = match view.segment_of(wanted) {
+            Some(index) => view.locate(index, wanted)?,
+            None => view.end_of(cursor.index).offset,
+        };
+        cursor.verified = cursor.at;
         Ok(cursor)
     }
 
-    fn at_segment(_view: &View, index: usize, expected: u64) -> Self {
-        let window = Window::at(FRAMES_AT);
-        Self { index, at: FRAMES_AT, expected, verified: FRAMES_AT, window, finished: false }
+    fn at_segment(index: usize, expected: u64) -> Self {
+        Self { index, at: FRAMES_AT, expected, verified: FRAMES_AT, finished: false }
     }
 
     fn advance(&mut self, view: &View) -> Option<Result<Located>> {
@@ -279,7 +255,7 @@ impl Cursor {
         let index = self.index + 1;
         let next = view.segments[..view.shown].get(index)?;
         let (from, to) = (self.expected, next.base_seq() - 1);
-        *self = Self::at_segment(view, index, next.base_seq());
+        *self = Self::at_segment(index, next.base_seq());
         Some((from <= to).then_some(Error::Gap { from, to }))
     }
 
@@ -299,7 +275,7 @@ impl Cursor {
     fn verify_batch(&mut self, segment: &Segment, end: End) -> Result<()> {
         let (mut at, mut seq) = (self.at, self.expected);
         loop {
-            let header = self.window.verify(segment, end, at, seq)?;
+            let header = verify(segment, end, at, seq)?;
             (at, seq) = (at + header.frame_size(), seq + 1);
             if header.commit {
                 break;
@@ -311,14 +287,6 @@ impl Cursor {
         }
         self.verified = at;
         Ok(())
-    }
-}
-
-impl View {
-    /// The last segment that begins at or before `seq`.
-    fn segment_before(&self, seq: u64) -> usize {
-        let shown = &self.segments[..self.shown];
-        shown.partition_point(|segment| segment.base_seq() <= seq).saturating_sub(1)
     }
 }
 

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{Error, Foreign, Result};
+use crate::format::PAGE;
 use crate::format::manifest::{Entry, Header};
 use crate::format::name::{LOCK, MANIFEST, MANIFEST_TMP, READERS, SegmentName};
-use crate::format::segment::{FRAMES_AT, IDENTITY_AT, Identity};
+use crate::format::segment::{FRAMES_AT, IDENTITY_AT, Identity, MAX_CAPACITY, MIN_CAPACITY};
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::map::Tail;
 use crate::options::{Options, SyncMode};
@@ -172,18 +173,23 @@ fn create(
     ManifestFile::create(storage, Manifest { header, meta: Vec::new(), entries })
 }
 
-/// Whether a segment without a manifest can only be what an unfinished creation left.
+/// Whether a segment without a manifest can only be what an unfinished creation left: no frame in it verifies.
 fn is_unfinished(storage: &Storage, ordinal: u64, found: &Listed) -> Result<bool> {
     if !matches!(ordinal, 1 | 2) {
         return Ok(false);
     }
+    let in_range = (MIN_CAPACITY as u64..=MAX_CAPACITY as u64).contains(&found.len);
+    if !in_range {
+        return Ok(true);
+    }
     let file = storage.open_read(&found.name)?;
-    let mut bytes = vec![0; found.len as usize];
-    file.read_at(&mut bytes, 0)?;
-    let salts = IDENTITY_AT.into_iter().filter_map(|at| Identity::decode(bytes.get(at..)?)).map(|copy| copy.salt);
-    let frames = bytes.get(FRAMES_AT..).unwrap_or_default();
+    let mut page = [0; PAGE];
+    file.read_at(&mut page, 0)?;
+    let salts = IDENTITY_AT.into_iter().filter_map(|at| Identity::decode(&page[at..])).map(|copy| copy.salt);
+    let map = file.map_read_only(found.len as usize, found.len as usize)?;
+    storage.populate_read(file.path(), &map, FRAMES_AT..map.len())?;
     let any = Window { next_seq: 1, ahead: usize::MAX, above: 0 };
-    Ok(salts.into_iter().all(|salt| scan::search(frames, salt, FRAMES_AT, any).frames == 0))
+    Ok(salts.into_iter().all(|salt| scan::search(map.prefix(), salt, FRAMES_AT, any).frames == 0))
 }
 
 fn prepare_first(storage: &Storage, options: &Options, log_id: [u8; 16], ordinal: u64, other: u32) -> Result<Spare> {

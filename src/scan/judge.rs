@@ -244,15 +244,15 @@ fn choose(seen: Seen) -> Choice {
 
 /// The spare in which the log ends and its base, or `None` if the log ends in the active segment, N.
 fn last_segment(n: &Walk, known: usize, traces: &[Trace]) -> Result<Option<(usize, u64)>, Damage> {
-    let mut shown = traces.iter().enumerate().filter(|(_, trace)| trace.shows());
-    let Some((first, trace)) = shown.next() else { return Ok(None) };
-    let second = shown.next();
-    let choice = choose(Seen {
-        shown: if second.is_some() { Shown::Several } else { Shown::One },
-        base: trace.base_beside(n.next_seq),
-        claim: trace.claimed(),
-    });
-    let (k, trace) = second.unwrap_or((first, trace));
+    let mut showing = traces.iter().enumerate().filter(|(_, trace)| trace.shows());
+    let (first, second) = (showing.next(), showing.next());
+    let shown = match (first, second) {
+        (None, _) => Shown::None,
+        (Some(_), None) => Shown::One,
+        (Some(_), Some(_)) => Shown::Several,
+    };
+    let (k, trace) = second.or(first).map_or((0, Trace::default()), |(k, trace)| (k, *trace));
+    let choice = choose(Seen { shown, base: trace.base_beside(n.next_seq), claim: trace.claimed() });
     let expected_seq = n.next_seq;
     match choice {
         Choice::Active => Ok(None),

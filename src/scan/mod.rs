@@ -8,8 +8,8 @@ mod evidence;
 mod frames;
 mod judge;
 
-pub(crate) use evidence::{Behind, Window, search};
-pub(crate) use frames::{Frame, Frames, Walk, walk};
+pub(crate) use evidence::{Window, search};
+pub(crate) use frames::walk;
 pub(crate) use judge::{Damage, Judged, Tail, Unsealed, closed_at, judge};
 
 /// Whether every byte is zero.
