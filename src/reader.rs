@@ -69,7 +69,7 @@ impl Reader {
             end: observed.examined.end(),
             first_seq: header.first_seq,
             checkpoint_seq: header.checkpoint_seq,
-            readers: Arc::clone(&self.readers),
+            _readers: Arc::clone(&self.readers),
         }))
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct View {
     pub(crate) first_seq: u64,
     pub(crate) checkpoint_seq: u64,
     /// Held for as long as any view lives, so that no file is used again under it.
-    pub(crate) readers: Arc<StoredFile>,
+    pub(crate) _readers: Arc<StoredFile>,
 }
 
 /// One record, in the memory of its segment.

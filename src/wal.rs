@@ -467,7 +467,7 @@ impl Shared {
 
     fn view(&self, live: Live, shown: usize, end: crate::segment::End) -> Snapshot {
         let Live { segments, first_seq, checkpoint_seq, .. } = live;
-        Snapshot::new(View { segments, shown, end, first_seq, checkpoint_seq, readers: Arc::clone(&self.readers) })
+        Snapshot::new(View { segments, shown, end, first_seq, checkpoint_seq, _readers: Arc::clone(&self.readers) })
     }
 
     /// Removes the files of segments that the manifest names no longer. What a view shows is mapped first.
