@@ -1,0 +1,114 @@
+//! What a log asks of the file system, and who sees it.
+
+use std::io;
+use std::path::Path;
+
+/// One thing that is asked of the file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Act<'a> {
+    /// Make a directory.
+    MakeDir(&'a Path),
+    /// Create a file that is not there.
+    Create(&'a Path),
+    /// Open a file that is there.
+    Open(&'a Path),
+    /// Give a file its length, with the space for it.
+    Allocate {
+        /// The file.
+        path: &'a Path,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// Read at an offset.
+    Read(&'a Path),
+    /// Write at an offset.
+    Write {
+        /// The file.
+        path: &'a Path,
+        /// Where.
+        offset: u64,
+        /// How many bytes.
+        len: u64,
+    },
+    /// Map a file.
+    Map(&'a Path),
+    /// Make the pages of a range of a map present.
+    Populate(&'a Path),
+    /// Write the pages of a range of a map to the device.
+    SyncRange {
+        /// The file.
+        path: &'a Path,
+        /// Offset of the first page.
+        offset: u64,
+        /// Length in bytes, up to the end of the last page.
+        len: u64,
+    },
+    /// Write what is dirty of a file to the device.
+    SyncFile(&'a Path),
+    /// Make the names in a directory durable.
+    SyncDir(&'a Path),
+    /// List a directory.
+    List(&'a Path),
+    /// Give a file another name, replacing what has it.
+    Rename {
+        /// The old name.
+        from: &'a Path,
+        /// The new name.
+        to: &'a Path,
+    },
+    /// Take a name away.
+    Remove(&'a Path),
+    /// Lock a file.
+    Lock(&'a Path),
+}
+
+impl<'a> Act<'a> {
+    /// The file or directory that it is about.
+    #[must_use]
+    pub fn path(&self) -> &'a Path {
+        match *self {
+            Self::MakeDir(path) | Self::Create(path) | Self::Open(path) | Self::Read(path) | Self::Map(path) => path,
+            Self::Populate(path) | Self::SyncFile(path) | Self::SyncDir(path) | Self::List(path) => path,
+            Self::Remove(path) | Self::Lock(path) => path,
+            Self::Allocate { path, .. } | Self::Write { path, .. } | Self::SyncRange { path, .. } => path,
+            Self::Rename { from, .. } => from,
+        }
+    }
+
+    /// What it does, as a verb for a sentence.
+    pub(crate) fn verb(&self) -> &'static str {
+        match self {
+            Self::MakeDir(_) | Self::Create(_) => "create",
+            Self::Open(_) => "open",
+            Self::Allocate { .. } => "allocate space for",
+            Self::Read(_) | Self::Populate(_) => "read",
+            Self::Write { .. } => "write",
+            Self::Map(_) => "map",
+            Self::SyncRange { .. } | Self::SyncFile(_) | Self::SyncDir(_) => "sync",
+            Self::List(_) => "list",
+            Self::Rename { .. } => "rename",
+            Self::Remove(_) => "remove",
+            Self::Lock(_) => "lock",
+        }
+    }
+}
+
+/// Sees every [`Act`] of a log; for tests that simulate power loss or inject errors.
+pub trait Observer: Send + Sync {
+    /// Called before `act`, with everything that was written to the maps so far in the files; an error takes its place.
+    ///
+    /// # Errors
+    /// Whatever the test wants the log to see.
+    fn before(&self, act: &Act<'_>) -> io::Result<()>;
+    /// Called after `act` succeeded.
+    fn after(&self, act: &Act<'_>);
+    /// Random bits in place of the system's, so that a run can be repeated.
+    fn random(&self) -> Option<u64> {
+        None
+    }
+    /// Unix time in nanoseconds in place of the system's, so that a run can be repeated.
+    fn now(&self) -> Option<u64> {
+        None
+    }
+}

@@ -1,0 +1,130 @@
+//! One open file of a log.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::Result;
+use crate::format::PAGE;
+use crate::format::segment::FRAMES_AT;
+use crate::map::{Map, Tail};
+use crate::storage::{Act, Storage};
+
+/// An open file of the log.
+pub(crate) struct StoredFile {
+    pub(super) storage: Storage,
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+}
+
+impl StoredFile {
+    /// Where it stands.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The same file after it was given another name.
+    pub(crate) fn renamed(self, name: &str) -> Self {
+        Self { path: self.storage.path(name), ..self }
+    }
+
+    /// Its length in bytes.
+    pub(crate) fn len(&self) -> Result<u64> {
+        self.storage.act(Act::Read(&self.path), || Ok(self.file.metadata()?.len()))
+    }
+
+    /// Fills `bytes` from `offset` on.
+    pub(crate) fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<()> {
+        self.storage.act(Act::Read(&self.path), || self.file.read_exact_at(bytes, offset))
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let act = Act::Write { path: &self.path, offset, len: bytes.len() as u64 };
+        self.storage.act(act, || self.file.write_all_at(bytes, offset))
+    }
+
+    /// Makes what was written durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.storage.act(Act::SyncFile(&self.path), || self.file.sync_data())
+    }
+
+    /// Gives the file `len` bytes of space and of length.
+    ///
+    /// `fallocate` and not `posix_fallocate`: the latter sets no `errno`, and a full disk would read "Success".
+    pub(crate) fn allocate(&self, len: u64) -> Result<()> {
+        self.storage.act(Act::Allocate { path: &self.path, len }, || {
+            match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, len) {
+                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => write_zeros(&self.file, len)?,
+                other => other?,
+            }
+            if self.file.metadata()?.len() < len { self.file.set_len(len) } else { Ok(()) }
+        })
+    }
+
+    /// Maps the file for reading: the bytes of `FRAMES_AT..published` will not change any more.
+    pub(crate) fn map_read_only(&self, len: usize, published: usize) -> Result<Map> {
+        self.storage.act(Act::Map(&self.path), || Map::read_only(&self.file, len, FRAMES_AT, published))
+    }
+
+    /// Maps the file for its one writer.
+    pub(crate) fn map_writable(&self, len: usize, published: usize) -> Result<Tail> {
+        self.storage.act(Act::Map(&self.path), || Map::writable(&self.file, len, FRAMES_AT, published))
+    }
+
+    /// Makes the pages of `range` of the file's map writable, or writes the file's own bytes again where the system has
+    /// no such call: either way the blocks behind them are written and not merely reserved.
+    pub(crate) fn populate_write(&self, map: &Map, range: Range<usize>) -> Result<()> {
+        self.storage.act(Act::Populate(&self.path), || match map.populate_write(range.clone()) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) => {
+                rewrite(&self.file, range)
+            }
+            other => other,
+        })
+    }
+
+    /// Locks the file for this handle alone, without waiting; `false` if another one holds a lock.
+    pub(crate) fn try_lock_exclusive(&self) -> Result<bool> {
+        self.storage.act(Act::Lock(&self.path), || contended(fs2::FileExt::try_lock_exclusive(&self.file)))
+    }
+
+    /// Locks the file together with others, waiting while one holds it alone.
+    pub(crate) fn lock_shared(&self) -> Result<()> {
+        self.storage.act(Act::Lock(&self.path), || fs2::FileExt::lock_shared(&self.file))
+    }
+
+    /// Gives the lock back.
+    pub(crate) fn unlock(&self) -> Result<()> {
+        self.storage.act(Act::Lock(&self.path), || fs2::FileExt::unlock(&self.file))
+    }
+}
+
+fn contended(locked: io::Result<()>) -> io::Result<bool> {
+    match locked {
+        Ok(()) => Ok(true),
+        Err(e) if e.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// For file systems without `fallocate`: small writes, because big ones leave big folios in the page cache.
+fn write_zeros(file: &File, len: u64) -> io::Result<()> {
+    let mut at = 0;
+    while at < len {
+        let count = (len - at).min(PAGE as u64);
+        file.write_all_at(&[0; PAGE][..count as usize], at)?;
+        at += count;
+    }
+    Ok(())
+}
+
+fn rewrite(file: &File, range: Range<usize>) -> io::Result<()> {
+    let mut page = [0; PAGE];
+    for at in range.step_by(PAGE) {
+        file.read_exact_at(&mut page, at as u64)?;
+        file.write_all_at(&page, at as u64)?;
+    }
+    Ok(())
+}
