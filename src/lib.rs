@@ -6,6 +6,7 @@ compile_error!("mmap-wal needs a Unix: it relies on flock, on mmap and on direct
 
 mod append;
 mod commit;
+mod engine;
 mod error;
 mod format;
 mod index;

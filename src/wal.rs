@@ -2,12 +2,13 @@
 
 use std::io::IoSlice;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crate::append::{Attempt, Seqs, Writer};
 use crate::commit::{Commit, Live, lock};
+use crate::engine::{Callback, Engine, start_ticker};
 use crate::error::{Error, Result};
 use crate::format::manifest::MAX_META;
 use crate::options::{Options, SyncMode};
@@ -15,8 +16,7 @@ use crate::planted::{Bug, planted};
 use crate::prepare::{Keeper, Plan};
 use crate::recovery::report::RecoveryReport;
 use crate::recovery::{self, Recovered};
-use crate::segment::{Segment, file_name};
-use crate::snapshot::{Snapshot, View};
+use crate::snapshot::Snapshot;
 use crate::storage::{Observer, Storage, StoredFile};
 
 /// A write-ahead log, open for writing.
@@ -40,22 +40,10 @@ use crate::storage::{Observer, Storage, StoredFile};
 /// # }
 /// ```
 pub struct Wal {
-    shared: Arc<Shared>,
+    engine: Arc<Engine>,
     lock: Mutex<Option<StoredFile>>,
     ticker: Mutex<Option<JoinHandle<()>>>,
     report: RecoveryReport,
-}
-
-/// What threads share.
-struct Shared {
-    storage: Storage,
-    writer: Mutex<Writer>,
-    commit: Commit,
-    keeper: Keeper,
-    readers: Arc<StoredFile>,
-    mode: SyncMode,
-    /// The thread that is in a callback of an append, while one is.
-    callback: AtomicUsize,
 }
 
 /// Where a log begins and ends, read together.
@@ -128,7 +116,7 @@ impl Wal {
         };
         let next_seq =
             if planted(Bug::SeqRestarts) && live.first_seq > live.durable_seq { 1 } else { live.durable_seq + 1 };
-        let shared = Arc::new(Shared {
+        let engine = Arc::new(Engine {
             writer: Mutex::new(Writer::new(active, tail, next_seq, spares)),
             commit: Commit::new(live),
             keeper: Keeper::new(storage.clone(), plan, manifest, next_ordinal),
@@ -137,8 +125,8 @@ impl Wal {
             mode: options.sync_mode,
             callback: AtomicUsize::new(0),
         });
-        let ticker = Mutex::new(start_ticker(&shared)?);
-        Ok(Self { shared, lock: Mutex::new(Some(lock)), ticker, report })
+        let ticker = Mutex::new(start_ticker(&engine)?);
+        Ok(Self { engine, lock: Mutex::new(Some(lock)), ticker, report })
     }
 
     /// What opening the log found.
@@ -170,8 +158,8 @@ impl Wal {
     /// # Errors
     /// As [`Wal::append`].
     pub fn append_tagged(&self, tag: u16, parts: &[IoSlice<'_>]) -> Result<u64> {
-        let written = self.shared.write(|writer| writer.append(tag, parts))?;
-        self.shared.acknowledge(written, |seq| *seq)
+        let written = self.engine.write(|writer| writer.append(tag, parts))?;
+        self.engine.acknowledge(written, |seq| *seq)
     }
 
     /// Appends one record of at most `max_len` bytes that `fill` writes in place, into zeroed memory of the segment; it
@@ -187,11 +175,11 @@ impl Wal {
         max_len: usize,
         fill: impl FnOnce(&mut [u8]) -> std::result::Result<usize, E>,
     ) -> Result<std::result::Result<u64, E>> {
-        let shared = &self.shared;
+        let engine = &self.engine;
         let mut fill = Some(fill);
-        let written = shared.write(|writer| match (writer.room_for(max_len)?, fill.take()) {
+        let written = engine.write(|writer| match (writer.room_for(max_len)?, fill.take()) {
             (Attempt::Done(()), Some(fill)) => {
-                let _callback = Callback::enter(shared);
+                let _callback = Callback::enter(engine);
                 writer.append_with(max_len, fill).map(Attempt::Done)
             }
             (Attempt::Full(need), kept) => {
@@ -203,10 +191,10 @@ impl Wal {
         match &written.outcome {
             Ok(seq) => {
                 let seq = *seq;
-                shared.acknowledge(written, |_| seq).map(|_| Ok(seq))
+                engine.acknowledge(written, |_| seq).map(|_| Ok(seq))
             }
             Err(_) => {
-                shared.after_rotation(written.rotated);
+                engine.after_rotation(written.rotated);
                 Ok(written.outcome)
             }
         }
@@ -218,18 +206,18 @@ impl Wal {
     /// # Errors
     /// As [`Wal::append`].
     pub fn append_batch<T: AsRef<[u8]>>(&self, records: &[T]) -> Result<Seqs> {
-        let shared = &self.shared;
-        shared.enter()?;
+        let engine = &self.engine;
+        engine.enter()?;
         if records.is_empty() {
-            return Ok(Seqs::new(lock(&shared.writer).last_seq() + 1, 0));
+            return Ok(Seqs::new(lock(&engine.writer).last_seq() + 1, 0));
         }
-        let written = shared.write(|writer| {
-            let _callback = Callback::enter(shared);
+        let written = engine.write(|writer| {
+            let _callback = Callback::enter(engine);
             writer.append_batch(0, records)
         })?;
         let seqs = written.outcome;
-        shared.sync_to(seqs.last().unwrap_or(0))?;
-        shared.after_rotation(written.rotated);
+        engine.sync_to(seqs.last().unwrap_or(0))?;
+        engine.after_rotation(written.rotated);
         Ok(seqs)
     }
 
@@ -238,9 +226,9 @@ impl Wal {
     /// # Errors
     /// [`Error::Poisoned`] if this or an earlier sync failed; [`Error::Closed`]; [`Error::Reentrant`].
     pub fn sync(&self) -> Result<u64> {
-        self.shared.enter()?;
+        self.engine.enter()?;
         let last = self.positions().last;
-        self.shared.sync_to(last)?;
+        self.engine.sync_to(last)?;
         Ok(last)
     }
 
@@ -249,9 +237,9 @@ impl Wal {
     /// # Errors
     /// As [`Wal::sync`], and [`Error::OutOfRange`] if `seq` was never appended.
     pub fn sync_to(&self, seq: u64) -> Result<()> {
-        self.shared.enter()?;
+        self.engine.enter()?;
         self.in_range(seq)?;
-        self.shared.sync_to(seq)
+        self.engine.sync_to(seq)
     }
 
     fn in_range(&self, seq: u64) -> Result<()> {
@@ -262,7 +250,7 @@ impl Wal {
     /// First, last, durable and checkpointed sequence number, in one consistent read.
     #[must_use]
     pub fn positions(&self) -> Positions {
-        let live = self.shared.commit.live();
+        let live = self.engine.commit.live();
         Positions {
             first: live.first_seq,
             durable: live.durable_seq,
@@ -274,17 +262,17 @@ impl Wal {
     /// Everything that is published now, without a copy.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let live = self.shared.commit.live();
+        let live = self.engine.commit.live();
         let (shown, end) = (live.segments.len(), live.active().end());
-        self.shared.view(live, shown, end)
+        self.engine.view(live, shown, end)
     }
 
     /// Everything that is durable now, without a copy.
     #[must_use]
     pub fn durable_snapshot(&self) -> Snapshot {
-        let live = self.shared.commit.live();
+        let live = self.engine.commit.live();
         let (shown, end) = live.durable_end();
-        self.shared.view(live, shown, end)
+        self.engine.view(live, shown, end)
     }
 
     /// Records, durably, that the user's state holds everything up to `up_to`, which is made durable first. A number
@@ -293,17 +281,17 @@ impl Wal {
     /// # Errors
     /// As [`Wal::sync_to`].
     pub fn checkpoint(&self, up_to: u64) -> Result<()> {
-        let shared = &self.shared;
-        shared.enter()?;
+        let engine = &self.engine;
+        engine.enter()?;
         self.in_range(up_to)?;
-        shared.sync_to(up_to)?;
-        let mut books = shared.keeper.books();
+        engine.sync_to(up_to)?;
+        let mut books = engine.keeper.books();
         if up_to <= books.current().header.checkpoint_seq {
             return Ok(());
         }
-        shared.commit.check()?;
-        books.update(&shared.commit, |next| next.header.checkpoint_seq = up_to)?;
-        shared.commit.change(|live| live.checkpoint_seq = up_to);
+        engine.commit.check()?;
+        books.update(&engine.commit, |next| next.header.checkpoint_seq = up_to)?;
+        engine.commit.change(|live| live.checkpoint_seq = up_to);
         Ok(())
     }
 
@@ -314,29 +302,29 @@ impl Wal {
     /// As [`Wal::sync`]; [`Error::Io`] if a file could not be removed, though the records are gone: the next open
     /// removes it.
     pub fn truncate_front(&self, up_to: u64) -> Result<()> {
-        let shared = &self.shared;
-        shared.enter()?;
+        let engine = &self.engine;
+        engine.enter()?;
         let up_to = up_to.min(self.positions().last);
-        shared.sync_to(up_to)?;
-        let mut books = shared.keeper.books();
+        engine.sync_to(up_to)?;
+        let mut books = engine.keeper.books();
         if up_to < books.current().header.first_seq {
             return Ok(());
         }
-        shared.commit.check()?;
+        engine.commit.check()?;
         let is_gone = |last_seq: u64| last_seq <= up_to;
         let gone = books.current().sealed().iter().take_while(|entry| is_gone(entry.last_seq)).count();
-        books.update(&shared.commit, |next| {
+        books.update(&engine.commit, |next| {
             next.header.first_seq = up_to + 1;
             next.entries.drain(..gone);
         })?;
         let mut dropped = Vec::new();
-        shared.commit.change(|live| {
+        engine.commit.change(|live| {
             live.first_seq = up_to + 1;
             dropped.extend(live.segments.iter().take(gone).cloned());
             live.segments = Arc::new(live.segments[gone..].to_vec());
         });
         drop(books);
-        shared.remove(dropped)
+        engine.remove(dropped)
     }
 
     /// Stores up to 1,024 bytes of the user's beside the log, durably and in one step: a vote, a term.
@@ -344,22 +332,22 @@ impl Wal {
     /// # Errors
     /// As [`Wal::sync`], and [`Error::RecordTooLarge`].
     pub fn set_meta(&self, meta: &[u8]) -> Result<()> {
-        let shared = &self.shared;
-        shared.enter()?;
+        let engine = &self.engine;
+        engine.enter()?;
         if meta.len() > MAX_META {
             return Err(Error::RecordTooLarge { len: meta.len() as u64, max: MAX_META as u64 });
         }
-        let mut books = shared.keeper.books();
-        shared.commit.check()?;
-        books.update(&shared.commit, |next| next.meta = meta.to_vec())?;
-        shared.commit.change(|live| live.meta = Arc::from(meta));
+        let mut books = engine.keeper.books();
+        engine.commit.check()?;
+        books.update(&engine.commit, |next| next.meta = meta.to_vec())?;
+        engine.commit.change(|live| live.meta = Arc::from(meta));
         Ok(())
     }
 
     /// What [`Wal::set_meta`] stored last; empty if nothing was.
     #[must_use]
     pub fn meta(&self) -> Arc<[u8]> {
-        self.shared.commit.live().meta
+        self.engine.commit.live().meta
     }
 
     /// Makes everything durable, notes that the log was closed, and gives the lock back. Later calls that write are
@@ -368,10 +356,10 @@ impl Wal {
     /// # Errors
     /// [`Error::Poisoned`] if the last sync failed, or an earlier one; the lock is given back all the same.
     pub fn close(&self) -> Result<()> {
-        self.shared.not_reentrant()?;
+        self.engine.not_reentrant()?;
         let first = {
-            let _no_append = lock(&self.shared.writer);
-            self.shared.commit.close()
+            let _no_append = lock(&self.engine.writer);
+            self.engine.commit.close()
         };
         if !first {
             return Ok(());
@@ -380,7 +368,7 @@ impl Wal {
             // A panic of the thread has poisoned the log, which the next line tells.
             let _ = ticker.join();
         }
-        let closed = self.shared.finish();
+        let closed = self.engine.finish();
         let unlocked = lock(&self.lock).take().map_or(Ok(()), |lock| lock.unlock());
         closed.and(unlocked)
     }
@@ -395,133 +383,7 @@ impl Drop for Wal {
 
 impl std::fmt::Debug for Wal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (dir, positions) = (self.shared.storage.dir(), self.positions());
+        let (dir, positions) = (self.engine.storage.dir(), self.positions());
         f.debug_struct("Wal").field("dir", &dir).field("positions", &positions).finish_non_exhaustive()
     }
-}
-
-/// What came of a write, and whether it went into a new segment.
-struct Written<T> {
-    outcome: T,
-    rotated: bool,
-}
-
-impl Shared {
-    /// Refuses calls from a callback, and to a log that is closed or has failed.
-    fn enter(&self) -> Result<()> {
-        self.not_reentrant()?;
-        self.commit.check()
-    }
-
-    fn not_reentrant(&self) -> Result<()> {
-        let thread = self.callback.load(Ordering::Relaxed);
-        if thread != 0 && thread == this_thread() { Err(Error::Reentrant) } else { Ok(()) }
-    }
-
-    /// Runs `attempt` under the writer's lock, going on in the next segment whenever it does not fit.
-    fn write<T>(&self, mut attempt: impl FnMut(&mut Writer) -> Result<Attempt<T>>) -> Result<Written<T>> {
-        self.not_reentrant()?;
-        let mut rotated = false;
-        let mut writer = lock(&self.writer);
-        loop {
-            self.commit.check()?;
-            match attempt(&mut writer)? {
-                Attempt::Done(outcome) => return Ok(Written { outcome, rotated }),
-                Attempt::Full(need) if writer.can_rotate(need) => {
-                    let next = writer.rotate(need);
-                    next.iter().for_each(|next| self.commit.rotated(next));
-                    rotated = true;
-                }
-                Attempt::Full(need) => {
-                    drop(writer);
-                    self.keeper.make_ready(&self.writer, &self.commit, need)?;
-                    writer = lock(&self.writer);
-                }
-            }
-        }
-    }
-
-    /// Waits until a single append may return.
-    fn acknowledge<T>(&self, written: Written<T>, seq: impl FnOnce(&T) -> u64) -> Result<u64> {
-        let seq = seq(&written.outcome);
-        match self.mode {
-            SyncMode::Sync => self.sync_to(seq)?,
-            SyncMode::Batch { records, .. } => self.commit.bound(seq, u64::from(records))?,
-            SyncMode::None => {}
-        }
-        self.after_rotation(written.rotated);
-        Ok(seq)
-    }
-
-    fn sync_to(&self, seq: u64) -> Result<()> {
-        if planted(Bug::AckBeforeSync) { Ok(()) } else { self.commit.sync_to(seq) }
-    }
-
-    /// Seals the segment before, and prepares the next. What was appended is safe without it, so a failure is not that
-    /// append's: want of space shows when the space is needed, anything else has poisoned the log.
-    fn after_rotation(&self, rotated: bool) {
-        if rotated {
-            let _ = self.keeper.maintain(&self.writer, &self.commit);
-        }
-    }
-
-    fn view(&self, live: Live, shown: usize, end: crate::segment::End) -> Snapshot {
-        let Live { segments, first_seq, checkpoint_seq, .. } = live;
-        Snapshot::new(View { segments, shown, end, first_seq, checkpoint_seq, _readers: Arc::clone(&self.readers) })
-    }
-
-    /// Removes the files of segments that the manifest names no longer. What a view shows is mapped first.
-    fn remove(&self, dropped: Vec<Arc<Segment>>) -> Result<()> {
-        for segment in dropped {
-            if Arc::strong_count(&segment) > 1 {
-                segment.map()?;
-            }
-            self.storage.remove(file_name(segment.ordinal()).as_str())?;
-        }
-        Ok(())
-    }
-
-    fn finish(&self) -> Result<()> {
-        self.commit.check_failure()?;
-        let last = lock(&self.writer).last_seq();
-        self.commit.sync_to(last)?;
-        self.keeper.close(&self.writer, &self.commit)
-    }
-}
-
-/// Marks that this thread runs user code under the writer's lock.
-struct Callback<'a>(&'a Shared);
-
-impl<'a> Callback<'a> {
-    fn enter(shared: &'a Shared) -> Self {
-        shared.callback.store(this_thread(), Ordering::Relaxed);
-        Self(shared)
-    }
-}
-
-impl Drop for Callback<'_> {
-    fn drop(&mut self) {
-        self.0.callback.store(0, Ordering::Relaxed);
-    }
-}
-
-/// A number that no other living thread has, and that is not 0.
-fn this_thread() -> usize {
-    thread_local!(static MARK: u8 = const { 0 });
-    MARK.with(|mark| std::ptr::from_ref(mark).addr())
-}
-
-/// In `Batch` mode, the thread that keeps the delay.
-fn start_ticker(shared: &Arc<Shared>) -> Result<Option<JoinHandle<()>>> {
-    let SyncMode::Batch { delay, .. } = shared.mode else { return Ok(None) };
-    let shared_there = Arc::clone(shared);
-    let tick = move || {
-        while shared_there.commit.pause(delay) {
-            let last = shared_there.commit.live().active().last_seq();
-            // A failure has poisoned the log, which ends the pauses.
-            let _ = shared_there.commit.sync_to(last);
-        }
-    };
-    let started = std::thread::Builder::new().name("mmap-wal".into()).spawn(tick);
-    started.map(Some).map_err(|source| Error::io("start a thread for", shared.storage.dir(), source))
 }
