@@ -154,6 +154,11 @@ impl ManifestFile {
         change(&mut next);
         next.header.generation += 1;
         let bytes = next.encode();
+        if Manifest::decode(&bytes).is_err() {
+            // Only crafted files come near the end of a number's range; a slot past it would be the end of the log.
+            let source = std::io::Error::other("a number of the log has reached the end of its range");
+            return Err(Error::io("update", self.file.path(), source));
+        }
         let (first, second) = (1 - self.newest, self.newest);
         self.write_slot(first, &bytes)?;
         if !planted(Bug::OneSlot) {

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Foreign, Result};
 use crate::format::PAGE;
-use crate::format::manifest::{Entry, Header};
+use crate::format::manifest::{Entry, Header, MAX_NUMBER};
 use crate::format::name::{LOCK, MANIFEST, MANIFEST_TMP, READERS, SegmentName};
 use crate::format::segment::{FRAMES_AT, IDENTITY_AT, Identity, MAX_CAPACITY, MIN_CAPACITY};
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
@@ -120,10 +120,13 @@ fn report(state: &Manifest, examined: &Examined) -> RecoveryReport {
     }
 }
 
+/// An ordinal above every segment that is named, and above every file that stands there, so that none is in the way.
+///
+/// A file can be named with a number that no log reaches; counting on from there would use the numbers up.
 fn next_ordinal(state: &Manifest, listed: &[Listed]) -> u64 {
     let named = state.entries.iter().map(|entry| entry.ordinal);
     let found = listed.iter().filter_map(|file| SegmentName::decode(&file.name));
-    named.chain(found).max().map_or(1, |last| last.saturating_add(1))
+    named.chain(found.filter(|ordinal| *ordinal <= MAX_NUMBER / 2)).max().map_or(1, |last| last.saturating_add(1))
 }
 
 /// Removes the files of segments that the manifest does not name.
