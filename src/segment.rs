@@ -53,22 +53,26 @@ impl Spare {
     /// metadata, and large writes leave large folios, of which one dirty byte writes all.
     ///
     /// # Errors
-    /// `NoSpace` if the file does not fit; it is then gone again.
+    /// `NoSpace` if the file does not fit. Whatever fails, the file is gone again: the next attempt makes another one.
     pub(crate) fn prepare(storage: &Storage, how: &Preparation) -> Result<Self> {
         let name = file_name(how.ordinal);
         let file = storage.create(name.as_str())?;
-        if let Err(e) = file.allocate(how.capacity) {
-            storage.remove(name.as_str())?;
-            return Err(e);
-        }
-        write_identity(storage, &file, how)?;
+        Self::fill(storage, &file, how).inspect_err(|_| {
+            // What made it fail is what the caller must hear; the next open removes what is left.
+            let _ = storage.remove(name.as_str());
+        })
+    }
+
+    fn fill(storage: &Storage, file: &StoredFile, how: &Preparation) -> Result<Self> {
+        file.allocate(how.capacity)?;
+        write_identity(storage, file, how)?;
         if !planted(Bug::AnnounceBeforeSync) {
             file.sync()?;
             storage.sync_dir()?;
         }
         let capacity = how.capacity as usize;
         let tail = file.map_writable(capacity, FRAMES_AT)?;
-        populate(&file, tail.map(), capacity)?;
+        populate(file, tail.map(), capacity)?;
         if how.sync_zeros && !planted(Bug::AnnounceBeforeSync) {
             storage.sync_map(file.path(), tail.map(), 0..capacity)?;
         }
