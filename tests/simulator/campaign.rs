@@ -1,0 +1,271 @@
+//! The campaign: histories by seed, a crash at every act of each, and what each crash can leave.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::disk::Disk;
+use super::history::{Life, Op, Setup, short};
+use super::image::Doubts;
+use super::life::{Start, Watch, live};
+use super::machine::{Moment, Phase};
+use super::model::Crash;
+use super::rng::{Rng, mix};
+
+/// How far a campaign goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Campaign {
+    /// Stop when so many distinct states were opened.
+    pub states: usize,
+    /// Or after so many seeds.
+    pub seeds: u64,
+    pub threads: usize,
+}
+
+/// Distinct crashed states that were opened, by what was under way.
+#[derive(Clone, Debug, Default)]
+pub struct Histogram {
+    pub states: BTreeMap<Phase, usize>,
+    /// How many of them were crashes of a log that had been recovered from a crash: once, twice, ...
+    pub depths: BTreeMap<usize, usize>,
+    pub process_crashes: usize,
+    pub seeds: u64,
+}
+
+impl Histogram {
+    pub fn total(&self) -> usize {
+        self.states.values().sum()
+    }
+}
+
+impl fmt::Display for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:>8} distinct crashed states, {} histories", self.total(), self.seeds)?;
+        for (phase, count) in &self.states {
+            writeln!(f, "{count:>8} {}", format!("{phase:?}").to_lowercase())?;
+        }
+        for (depth, count) in &self.depths {
+            writeln!(f, "{count:>8} after {depth} earlier crashes")?;
+        }
+        write!(f, "{:>8} of them process crashes", self.process_crashes)
+    }
+}
+
+/// A promise that was broken, and all that is needed to see it again.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub seed: u64,
+    pub trail: Vec<String>,
+    pub message: String,
+    /// How many distinct states had been opened.
+    pub states: usize,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.message)?;
+        for step in &self.trail {
+            writeln!(f, "  {step}")?;
+        }
+        write!(f, "  again: MMAP_WAL_CRASH_SEED={} (after {} states)", self.seed, self.states)
+    }
+}
+
+struct Shared {
+    campaign: Campaign,
+    next_seed: AtomicU64,
+    stopped: AtomicBool,
+    found: Mutex<(HashSet<u64>, Histogram, Option<Failure>)>,
+}
+
+impl Campaign {
+    /// Runs the seeds from `first` on.
+    pub fn run(self, first: u64) -> Result<Histogram, Failure> {
+        let shared = Shared {
+            campaign: self,
+            next_seed: AtomicU64::new(first),
+            stopped: AtomicBool::new(false),
+            found: Mutex::default(),
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..self.threads {
+                scope.spawn(|| shared.work(first.saturating_add(self.seeds)));
+            }
+        });
+        let (_, histogram, failure) = shared.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        failure.map_or(Ok(histogram), Err)
+    }
+}
+
+impl Shared {
+    fn work(&self, end: u64) {
+        let base = scratch_dir();
+        loop {
+            let seed = self.next_seed.fetch_add(1, Ordering::Relaxed);
+            if seed >= end || self.stopped.load(Ordering::Relaxed) {
+                return;
+            }
+            let mut explorer = Explorer::new(self, base.path(), seed);
+            match explorer.history() {
+                Ok(()) => self.found.lock().unwrap_or_else(PoisonError::into_inner).1.seeds += 1,
+                Err(failure) => {
+                    self.stopped.store(true, Ordering::Relaxed);
+                    let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+                    found.2.get_or_insert(failure);
+                }
+            }
+        }
+    }
+
+    /// Counts a state; how many there are.
+    fn count(&self, key: u64, phase: Phase, depth: usize, crash: Crash) -> usize {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let (keys, histogram, _) = &mut *found;
+        if keys.insert(key) {
+            *histogram.states.entry(phase).or_default() += 1;
+            *histogram.depths.entry(depth).or_default() += 1;
+            histogram.process_crashes += usize::from(crash == Crash::Process);
+        }
+        if keys.len() >= self.campaign.states {
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+        keys.len()
+    }
+}
+
+/// In memory where the system has such a place: nothing here needs a device.
+pub fn scratch_dir() -> tempfile::TempDir {
+    let shm = Path::new("/dev/shm");
+    let made = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
+    made.expect("a directory for the simulated disks")
+}
+
+/// How many crashes one history goes through.
+const MOST_DEPTH: usize = 3;
+
+struct Explorer<'a> {
+    shared: &'a Shared,
+    base: &'a Path,
+    seed: u64,
+    setup: Setup,
+    short: bool,
+    known: HashSet<u64>,
+    trail: Vec<String>,
+    roots: u64,
+}
+
+impl<'a> Explorer<'a> {
+    fn new(shared: &'a Shared, base: &'a Path, seed: u64) -> Self {
+        let setup = short(0).0;
+        let (known, trail) = (HashSet::new(), Vec::new());
+        Self { shared, base, seed, setup, short: seed.is_multiple_of(2), known, trail, roots: 0 }
+    }
+
+    /// Even seeds are short histories, of which everything is tried; odd ones are long and random.
+    fn history(&mut self) -> Result<(), Failure> {
+        let mut rng = Rng::new(mix(self.seed));
+        let life;
+        (self.setup, life) = if self.short {
+            short(self.seed / 2)
+        } else {
+            let setup = Setup::random(&mut rng);
+            (setup, Life::random(&mut rng, 14))
+        };
+        // All creations are much the same.
+        let watch = if self.seed % 16 < 2 { Watch::Always } else { Watch::Opened };
+        self.trail.push(format!("{:?}", self.setup));
+        self.explore(&Start::nothing(), &life, watch, 0, &mut rng)
+    }
+
+    fn explore(
+        &mut self,
+        start: &Start,
+        life: &Life,
+        watch: Watch,
+        depth: usize,
+        rng: &mut Rng,
+    ) -> Result<(), Failure> {
+        self.trail.push(format!("a process does {:?}, fault {:?}", life.ops, life.fault));
+        let moments = self.live(start, life, rng.draw(), watch)?;
+        for (index, moment) in moments.iter().enumerate() {
+            if self.shared.stopped.load(Ordering::Relaxed) {
+                break;
+            }
+            self.power_loss(moment, index, depth, rng)?;
+            self.process_crash(moment, index, depth, rng)?;
+        }
+        self.trail.pop();
+        Ok(())
+    }
+
+    /// Everything, or some of everything, that a power loss at `moment` may leave.
+    fn power_loss(&mut self, moment: &Moment, index: usize, depth: usize, rng: &mut Rng) -> Result<(), Failure> {
+        let doubts = Doubts::of(&moment.disk);
+        let (all_below, some) = match (self.short, depth) {
+            (true, 0) => (1024, 64),
+            (_, 0) => (8, 14),
+            (_, 1) => (4, 6),
+            _ => (2, 4),
+        };
+        let model = moment.model.digest();
+        for choice in doubts.choices(all_below, some, rng) {
+            let mut rng = Rng::new(rng.draw());
+            let image = doubts.image(&choice);
+            let key = mix(image.digest() ^ model.rotate_left(1));
+            if !self.known.insert(key) {
+                continue;
+            }
+            self.shared.count(key, moment.phase, depth, Crash::Power);
+            let what = format!("power fails at moment {index} ({:?}), before: {}", moment.phase, moment.before);
+            self.trail.push(format!("{what}; reached the disk: {choice:?}"));
+            let start = Start { disk: Disk::of(&image), model: (*moment.model).clone(), crash: Crash::Power };
+            self.go_on(&start, depth, if self.short { 60 } else { 12 }, &mut rng)?;
+            self.trail.pop();
+        }
+        Ok(())
+    }
+
+    /// The process dies at `moment`, and the page cache lives on.
+    fn process_crash(&mut self, moment: &Moment, index: usize, depth: usize, rng: &mut Rng) -> Result<(), Failure> {
+        let mut rng = Rng::new(rng.draw());
+        let key = mix(moment.disk.live_image().digest() ^ moment.model.digest().rotate_left(2));
+        if rng.one_in(2) || !self.known.insert(key) {
+            return Ok(());
+        }
+        self.shared.count(key, moment.phase, depth, Crash::Process);
+        self.trail.push(format!("the process dies at moment {index} ({:?}), before: {}", moment.phase, moment.before));
+        let start = Start { disk: moment.disk.clone(), model: (*moment.model).clone(), crash: Crash::Process };
+        self.go_on(&start, depth, 8, &mut rng)?;
+        self.trail.pop();
+        Ok(())
+    }
+
+    /// Opens what a crash left; one time in `deeper` the log goes on and crashes again.
+    fn go_on(&mut self, start: &Start, depth: usize, deeper: usize, rng: &mut Rng) -> Result<(), Failure> {
+        if depth + 1 < MOST_DEPTH && rng.one_in(deeper << depth) {
+            let life = Life::random(rng, 5);
+            return self.explore(start, &life, Watch::Always, depth + 1, rng);
+        }
+        let ops = if rng.one_in(4) { vec![Op::Append(40), Op::Reopen] } else { vec![] };
+        let life = Life { ops, fault: None };
+        self.live(start, &life, rng.draw(), Watch::Never).map(drop)
+    }
+
+    fn live(&mut self, start: &Start, life: &Life, seed: u64, watch: Watch) -> Result<Vec<Moment>, Failure> {
+        let root: PathBuf = self.base.join(self.roots.to_string());
+        self.roots += 1;
+        std::fs::create_dir(&root).expect("a directory for a simulated disk");
+        let lived = catch_unwind(AssertUnwindSafe(|| live(&root, start, &self.setup, life, seed, watch)));
+        std::fs::remove_dir_all(&root).expect("the simulated disk is removed");
+        let lived = lived.unwrap_or_else(|_| Err("it panicked".to_owned()));
+        lived.map_err(|message| {
+            let mut trail = self.trail.clone();
+            trail.push(format!("opened, and then {:?}", life.ops));
+            let states = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner).0.len();
+            Failure { seed: self.seed, trail, message, states }
+        })
+    }
+}

@@ -1,0 +1,15 @@
+//! A machine whose power can fail at any act of a log, with any part of what was not synced on its disk.
+//!
+//! [`machine`] watches a real log on real files and keeps a [`disk`]: what is live, what is durable, what lies between.
+//! [`image`] makes of it what a crash can leave; [`life`] opens that with the real library and holds it against the
+//! [`model`] and the reference parser, and goes on; [`campaign`] does so for many a [`history`].
+#![allow(dead_code)]
+
+pub mod campaign;
+pub mod disk;
+pub mod history;
+pub mod image;
+pub mod life;
+pub mod machine;
+pub mod model;
+pub mod rng;
