@@ -232,6 +232,11 @@ impl Error {
         Self::InvalidOptions(Box::new(InvalidOptions { field, reason }))
     }
 
+    /// Whether this says that something may not be done.
+    pub(crate) fn is_permission_denied(&self) -> bool {
+        matches!(self, Self::Io(failure) if failure.source.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// Whether this says that a file is not there.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Io(failure) if failure.source.kind() == io::ErrorKind::NotFound)

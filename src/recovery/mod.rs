@@ -4,7 +4,6 @@ pub(crate) mod examine;
 pub(crate) mod report;
 mod settle;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -202,13 +201,24 @@ fn prepare_first(storage: &Storage, options: &Options, log_id: [u8; 16], ordinal
     Spare::prepare(storage, &Preparation { log_id, ordinal, salt, capacity, sync_zeros })
 }
 
-/// Makes the name of the directory durable, and of every directory above it that was made.
+/// Makes the name of the directory durable, and of every directory above it that was made, now or by a creation that was
+/// killed before it came to that: nobody can tell the latter, so it is all of them on this file system.
 fn sync_names(storage: &Storage, changed: &[std::path::PathBuf]) -> Result<()> {
     for dir in changed {
         storage.sync_other_dir(dir)?;
     }
-    let parent_done = changed.last().is_some_and(|dir| Path::new(dir) == storage.parent());
-    if parent_done { Ok(()) } else { storage.sync_parent() }
+    let parent = storage.parent();
+    if !changed.contains(&parent) {
+        storage.sync_other_dir(&parent)?;
+    }
+    for dir in storage.above().iter().filter(|dir| **dir != parent && !changed.contains(dir)) {
+        match storage.sync_other_dir(dir) {
+            // Nobody whose log this is has made anything in a directory that may not be read.
+            Err(e) if e.is_permission_denied() => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 fn random_id(storage: &Storage) -> Result<[u8; 16]> {

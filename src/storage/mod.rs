@@ -10,7 +10,7 @@ mod file;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -170,9 +170,12 @@ impl Storage {
         parent(&self.0.dir)
     }
 
-    /// Makes the name of the directory itself durable.
-    pub(crate) fn sync_parent(&self) -> Result<()> {
-        self.sync_other_dir(&self.parent())
+    /// The directories above this one on the same file system, nearest first.
+    pub(crate) fn above(&self) -> Vec<PathBuf> {
+        let device = |dir: &Path| dir.metadata().map(|found| found.dev()).ok();
+        let whole = std::path::absolute(&self.0.dir).unwrap_or_else(|_| self.0.dir.clone());
+        let here = device(&whole);
+        whole.ancestors().skip(1).take_while(|dir| device(dir) == here).map(Path::to_owned).collect()
     }
 
     /// Makes the names in `dir` durable.
