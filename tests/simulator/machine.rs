@@ -138,7 +138,8 @@ impl Machine {
             What::File(node) => Some(&state.disk.nodes[*node].live),
             What::Dir => None,
         });
-        let mut used = lives.filter_map(|live| live.get(8192..8192 + len)).filter(|bytes| bytes.iter().any(|b| *b != 0));
+        let mut used =
+            lives.filter_map(|live| live.get(8192..8192 + len)).filter(|bytes| bytes.iter().any(|b| *b != 0));
         used.next().unwrap_or_default().to_vec()
     }
 
