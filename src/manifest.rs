@@ -190,7 +190,11 @@ fn write_anew(storage: &Storage, manifest: &Manifest, slot_len: usize) -> Result
     }
     file.sync()?;
     storage.rename(MANIFEST_TMP, MANIFEST)?;
-    storage.sync_dir()?;
+    storage.sync_dir().map_err(|e| match e {
+        // The file before has no name any more: want of space is no way back to it.
+        Error::NoSpace(failure) => Error::Io(failure),
+        other => other,
+    })?;
     Ok((file.renamed(MANIFEST), slot_len))
 }
 

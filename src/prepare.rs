@@ -69,8 +69,10 @@ impl Keeper {
         }
         // A spare that cannot be made must not keep the segment before it from being sealed.
         let spare = self.missing_spare(&mut books, writer, need);
-        let (spare, failed) = match spare {
+        let (spare, failed) = match spare.map_err(|e| poison_unless_full(commit, e)) {
             Ok(spare) => (spare, None),
+            // The manifest may be another file by now.
+            Err(poisoned @ Error::Poisoned(_)) => return Err(poisoned),
             Err(e) => (None, Some(e)),
         };
         if rotated.is_some() || spare.is_some() {
@@ -83,7 +85,7 @@ impl Keeper {
                 writer.announced(spare);
             }
         }
-        failed.map_or(Ok(()), |e| Err(poison_unless_full(commit, e)))
+        failed.map_or(Ok(()), Err)
     }
 
     /// A new spare, if too few are announced or none is large enough.
