@@ -15,7 +15,7 @@ use executor::{Op, Setup, run};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-const CASES: u32 = 4_000;
+const CASES: u32 = 3_000;
 
 fn setup() -> impl Strategy<Value = Setup> {
     (prop_oneof![Just(0), Just(255), 1..20_u8], any::<u8>(), any::<u8>(), any::<bool>())
