@@ -89,13 +89,31 @@ pub(crate) struct Writer {
     closing: Option<(Arc<Segment>, Tail)>,
     /// The segment before, until the manifest has sealed it.
     rotated: Option<Arc<Segment>>,
+    counts: Counts,
+}
+
+/// What this handle wrote.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) rotations: u64,
 }
 
 impl Writer {
     /// Goes on at the end of `segment` with the record `next_seq`.
     pub(crate) fn new(segment: Arc<Segment>, tail: Tail, next_seq: u64, spares: Vec<Spare>) -> Self {
         let End { offset, .. } = segment.end();
-        Self { segment, tail, at: offset, next_seq, spares: spares.into(), closing: None, rotated: None }
+        Self {
+            segment,
+            tail,
+            at: offset,
+            next_seq,
+            spares: spares.into(),
+            closing: None,
+            rotated: None,
+            counts: Counts::default(),
+        }
     }
 
     /// The last seq that was given.
@@ -188,6 +206,8 @@ impl Writer {
         let seqs = Seqs::new(self.next_seq, records);
         self.at += size;
         self.next_seq += records;
+        self.counts.records += records;
+        self.counts.bytes += size as u64;
         self.segment.publish(&mut self.tail, self.at, records);
         if let Some((before, tail)) = self.closing.take() {
             before.close(&tail);
@@ -211,6 +231,7 @@ impl Writer {
         let before = std::mem::replace(&mut self.segment, Arc::clone(&next));
         let before_tail = std::mem::replace(&mut self.tail, tail);
         self.at = FRAMES_AT;
+        self.counts.rotations += 1;
         self.closing = Some((Arc::clone(&before), before_tail));
         self.rotated = Some(before);
         Some(next)
@@ -239,6 +260,11 @@ impl Writer {
     /// Whether a spare holds `need` bytes of frames.
     pub(crate) fn has_spare_for(&self, need: usize) -> bool {
         self.spare_for(need).is_some()
+    }
+
+    /// What this handle wrote.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// The segment that is appended to.

@@ -5,13 +5,15 @@
 //! poisons the log before anybody is woken, and is never tried again: after an error Linux marks the pages clean, so a
 //! second sync would succeed without having written them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::event::Histogram;
 use crate::format::segment::FRAMES_AT;
 use crate::segment::{End, Segment};
 
@@ -75,15 +77,31 @@ struct State {
     leading: bool,
     failure: Option<Arc<Error>>,
     closed: bool,
+    /// Something is there for the background thread.
+    work: bool,
+    /// Who wants to be woken when a seq is durable, by the number of the waiter.
+    wakers: HashMap<u64, (u64, Waker)>,
+    next_waiter: u64,
+    syncs: Syncs,
+}
+
+/// What the leaders counted.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Syncs {
+    pub(crate) micros: Histogram,
+    pub(crate) group_records: Histogram,
 }
 
 /// The state, and who waits for it to change.
 pub(crate) struct Commit {
     state: Mutex<State>,
     changed: Condvar,
+    work: Condvar,
     /// Failed or closed: looked at before every append without taking the lock.
     refusing: AtomicBool,
     durable_seq: AtomicU64,
+    /// The background thread was asked and has not begun.
+    asked: AtomicBool,
 }
 
 impl Commit {
@@ -99,9 +117,15 @@ impl Commit {
                 leading: false,
                 failure: None,
                 closed: false,
+                work: false,
+                wakers: HashMap::new(),
+                next_waiter: 0,
+                syncs: Syncs::default(),
             }),
             changed: Condvar::new(),
+            work: Condvar::new(),
             refusing: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
         }
     }
 
@@ -134,8 +158,9 @@ impl Commit {
     pub(crate) fn close(&self) -> bool {
         let mut state = lock(&self.state);
         self.refusing.store(true, Ordering::Release);
-        self.changed.notify_all();
-        !std::mem::replace(&mut state.closed, true)
+        let first = !std::mem::replace(&mut state.closed, true);
+        self.wake_everybody(state);
+        first
     }
 
     /// Refuses if an earlier failure forbids writing, closed or not.
@@ -152,7 +177,7 @@ impl Commit {
         let mut state = lock(&self.state);
         let kept = Arc::clone(state.failure.get_or_insert(failure));
         self.refusing.store(true, Ordering::Release);
-        self.changed.notify_all();
+        self.wake_everybody(state);
         Error::Poisoned(kept)
     }
 
@@ -184,36 +209,102 @@ impl Commit {
         Ok(())
     }
 
-    /// Bounds what is not durable to fewer than `2 * window` records up to `seq`, and starts a sync at `window`.
+    /// As [`Commit::sync_to`], for at most `patience`; `false` if that was not enough.
     ///
     /// # Errors
     /// `Poisoned` if the sync failed, or an earlier one.
-    pub(crate) fn bound(&self, seq: u64, window: u64) -> Result<()> {
-        if seq - self.durable_seq().min(seq) < window {
-            return Ok(());
-        }
+    pub(crate) fn sync_within(&self, seq: u64, patience: Duration) -> Result<bool> {
+        let deadline = Instant::now().checked_add(patience);
         let mut state = lock(&self.state);
-        loop {
+        while state.live.durable_seq < seq {
             state.refuse_if_failed()?;
-            let unsynced = seq - state.live.durable_seq.min(seq);
-            if unsynced < window {
-                return Ok(());
-            } else if !state.leading {
-                state = self.lead(state)?;
-            } else if unsynced >= window.saturating_mul(2) {
-                state = self.wait(state);
-            } else {
-                return Ok(());
+            let left = deadline.map_or(patience, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Ok(false);
             }
+            state = if state.leading {
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                self.lead(state)?
+            };
+        }
+        Ok(true)
+    }
+
+    /// Waits until fewer than `limit` records up to `seq` are not durable, leading if nobody else will.
+    ///
+    /// # Errors
+    /// `Poisoned` if the sync failed, or an earlier one.
+    pub(crate) fn bound(&self, seq: u64, limit: u64) -> Result<()> {
+        match seq.checked_sub(limit.saturating_sub(1)) {
+            Some(oldest) if self.durable_seq() < oldest => self.sync_to(oldest),
+            _ => Ok(()),
         }
     }
 
-    /// Waits until `delay` has passed or the log was closed or has failed; `false` in the latter cases.
-    pub(crate) fn pause(&self, delay: Duration) -> bool {
-        let over = |state: &mut State| !state.closed && state.failure.is_none();
-        let (state, _) =
-            self.changed.wait_timeout_while(lock(&self.state), delay, over).unwrap_or_else(PoisonError::into_inner);
-        !state.closed && state.failure.is_none()
+    /// Gives the background thread something to do.
+    pub(crate) fn signal(&self) {
+        if !self.asked.swap(true, Ordering::AcqRel) {
+            lock(&self.state).work = true;
+            self.work.notify_one();
+        }
+    }
+
+    /// Waits until there is work, or for `tick`; `None` when the log is closed or has failed, else whether there is work.
+    pub(crate) fn await_work(&self, tick: Option<Duration>) -> Option<bool> {
+        let mut state = lock(&self.state);
+        let idle = |state: &mut State| !state.work && !state.closed && state.failure.is_none();
+        state = match tick {
+            Some(tick) => self.work.wait_timeout_while(state, tick, idle).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.work.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
+        };
+        let over = state.closed || state.failure.is_some();
+        let work = std::mem::take(&mut state.work);
+        self.asked.store(false, Ordering::Release);
+        (!over).then_some(work)
+    }
+
+    /// Whether `seq` is durable; if not, `waker` is woken when it is, or when it never will be. `waiter` is the number of
+    /// this waiter, given at its first call.
+    ///
+    /// # Errors
+    /// `Poisoned` if a sync failed.
+    pub(crate) fn poll(&self, seq: u64, waiter: &mut Option<u64>, waker: &Waker) -> Result<bool> {
+        let mut state = lock(&self.state);
+        if state.live.durable_seq >= seq {
+            return Ok(true);
+        }
+        state.refuse_if_failed()?;
+        let number = *waiter.get_or_insert(state.next_waiter);
+        state.next_waiter = state.next_waiter.max(number + 1);
+        state.wakers.insert(number, (seq, waker.clone()));
+        state.work = true;
+        self.work.notify_one();
+        Ok(false)
+    }
+
+    /// Forgets a waiter that was dropped.
+    pub(crate) fn forget(&self, waiter: u64) {
+        lock(&self.state).wakers.remove(&waiter);
+    }
+
+    /// Whether somebody waits to be woken.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !lock(&self.state).wakers.is_empty()
+    }
+
+    /// What the leaders counted.
+    pub(crate) fn syncs(&self) -> Syncs {
+        lock(&self.state).syncs
+    }
+
+    /// Wakers are user code, so they run without the lock.
+    fn wake_everybody(&self, mut state: MutexGuard<'_, State>) {
+        self.changed.notify_all();
+        self.work.notify_all();
+        let wakers: Vec<Waker> = state.wakers.drain().map(|(_, (_, waker))| waker).collect();
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -226,13 +317,20 @@ impl Commit {
         state.leading = true;
         drop(state);
         let leadership = Leadership { commit: self, ended: false };
+        let started = Instant::now();
         for job in jobs.iter().flatten() {
             if let Err(e) = job.segment.sync(job.from, job.to.offset) {
                 return Err(self.poison(e));
             }
         }
-        let state = leadership.end(&jobs);
+        let mut state = leadership.end(&jobs, started.elapsed());
         self.durable_seq.store(state.live.durable_seq, Ordering::Release);
+        let wakers = state.wakers_of_durable();
+        if !wakers.is_empty() {
+            drop(state);
+            wakers.into_iter().for_each(Waker::wake);
+            state = lock(&self.state);
+        }
         Ok(state)
     }
 }
@@ -264,6 +362,13 @@ impl State {
         Ok(())
     }
 
+    /// Takes out the wakers of those whose records are durable.
+    fn wakers_of_durable(&mut self) -> Vec<Waker> {
+        let durable = self.live.durable_seq;
+        let done = self.wakers.extract_if(|_, (seq, _)| *seq <= durable);
+        done.map(|(_, (_, waker))| waker).collect()
+    }
+
     /// Forgets the segments that are durable whole, and lets the frames of the last one say so.
     fn retire_whole(&mut self) {
         while self.parts.len() > 1 && self.parts[0].synced == self.parts[0].segment.end().offset {
@@ -282,11 +387,15 @@ struct Leadership<'a> {
 }
 
 impl<'a> Leadership<'a> {
-    fn end(mut self, jobs: &[Option<Job>; 2]) -> MutexGuard<'a, State> {
+    fn end(mut self, jobs: &[Option<Job>; 2], elapsed: Duration) -> MutexGuard<'a, State> {
         self.ended = true;
         let commit = self.commit;
         let mut state = lock(&commit.state);
+        let before = state.live.durable_seq;
         let noted = jobs.iter().flatten().try_for_each(|job| state.synced(job));
+        let records = state.live.durable_seq - before;
+        state.syncs.micros.record(elapsed.as_micros() as u64);
+        state.syncs.group_records.record(records);
         if let Err(e) = noted {
             // The map was there for the sync, so this cannot be; but a claim that was not stored only says less.
             state.failure.get_or_insert(Arc::new(e));
@@ -310,6 +419,6 @@ impl Drop for Leadership<'_> {
             Arc::new(Error::io("sync", path, io::Error::other("the thread that synced it panicked")))
         });
         self.commit.refusing.store(true, Ordering::Release);
-        self.commit.changed.notify_all();
+        self.commit.wake_everybody(state);
     }
 }

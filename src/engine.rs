@@ -1,12 +1,12 @@
 //! The parts of an open log, working together; touches no byte itself.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use crate::append::{Attempt, Writer};
 use crate::commit::{Commit, Live, lock};
 use crate::error::{Error, Result};
+use crate::event::{Event, Listener, Stats};
 use crate::options::SyncMode;
 use crate::planted::{Bug, planted};
 use crate::prepare::Keeper;
@@ -22,6 +22,12 @@ pub(crate) struct Engine {
     pub(crate) keeper: Keeper,
     pub(crate) readers: Arc<StoredFile>,
     pub(crate) mode: SyncMode,
+    /// Whether a thread does what need not be done by an append.
+    pub(crate) threaded: bool,
+    pub(crate) listener: Listener,
+    /// Appends that waited for a segment, and files removed.
+    pub(crate) segment_waits: AtomicU64,
+    pub(crate) removed: AtomicU64,
     /// The thread that is in a callback of an append, while one is.
     pub(crate) callback: AtomicUsize,
 }
@@ -60,10 +66,52 @@ impl Engine {
                 }
                 Attempt::Full(need) => {
                     drop(writer);
+                    self.segment_waits.fetch_add(1, Ordering::Relaxed);
                     self.keeper.make_ready(&self.writer, &self.commit, need)?;
                     writer = lock(&self.writer);
                 }
             }
+        }
+    }
+
+    /// Runs `attempt` if that takes no waiting.
+    pub(crate) fn try_write<T>(&self, mut attempt: impl FnMut(&mut Writer) -> Result<Attempt<T>>) -> Result<Option<T>> {
+        let mut writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+        };
+        self.commit.check()?;
+        if self.is_behind(writer.last_seq()) {
+            return Ok(None);
+        }
+        let (outcome, rotated) = match attempt(&mut writer)? {
+            Attempt::Done(outcome) => (Some(outcome), false),
+            Attempt::Full(need) if writer.can_rotate(need) => {
+                let next = writer.rotate(need);
+                next.iter().for_each(|next| self.commit.rotated(next));
+                match attempt(&mut writer)? {
+                    Attempt::Done(outcome) => (Some(outcome), true),
+                    Attempt::Full(_) => (None, true),
+                }
+            }
+            Attempt::Full(_) => {
+                self.commit.signal();
+                (None, false)
+            }
+        };
+        drop(writer);
+        self.after_rotation(rotated);
+        Ok(outcome)
+    }
+
+    /// Whether `Batch`'s window is full, so that the next append would wait.
+    fn is_behind(&self, last_seq: u64) -> bool {
+        match self.mode {
+            SyncMode::Batch { records, .. } => {
+                last_seq.saturating_sub(self.commit.durable_seq()) >= 2 * u64::from(records)
+            }
+            SyncMode::Sync | SyncMode::None => false,
         }
     }
 
@@ -72,7 +120,7 @@ impl Engine {
         let seq = seq(&written.outcome);
         match self.mode {
             SyncMode::Sync => self.sync_to(seq)?,
-            SyncMode::Batch { records, .. } => self.commit.bound(seq, u64::from(records))?,
+            SyncMode::Batch { records, .. } => self.keep_window(seq, u64::from(records))?,
             SyncMode::None => {}
         }
         self.after_rotation(written.rotated);
@@ -83,11 +131,45 @@ impl Engine {
         if planted(Bug::AckBeforeSync) { Ok(()) } else { self.commit.sync_to(seq) }
     }
 
-    /// Seals the segment before, and prepares the next. What was appended is safe without it, so a failure is not that
-    /// append's: want of space shows when the space is needed, anything else has poisoned the log.
+    /// Starts a sync when `window` records are not durable, and waits while twice as many are not.
+    fn keep_window(&self, seq: u64, window: u64) -> Result<()> {
+        let unsynced = seq.saturating_sub(self.commit.durable_seq());
+        if self.threaded && unsynced <= window.saturating_mul(2) {
+            if unsynced >= window {
+                self.commit.signal();
+            }
+            return Ok(());
+        }
+        self.commit.bound(seq, window)
+    }
+
+    /// Has the segment before sealed, and the next prepared. What was appended is safe without it, so a failure is not
+    /// that append's: want of space shows when the space is needed, anything else has poisoned the log.
     pub(crate) fn after_rotation(&self, rotated: bool) {
-        if rotated {
+        if !rotated {
+            return;
+        }
+        let segment = self.commit.live().active().ordinal();
+        self.listener.tell(&Event::Rotated { segment });
+        if self.threaded {
+            self.commit.signal();
+        } else {
             let _ = self.keeper.maintain(&self.writer, &self.commit);
+        }
+    }
+
+    /// What this handle has counted.
+    pub(crate) fn stats(&self) -> Stats {
+        let (counts, syncs) = (lock(&self.writer).counts(), self.commit.syncs());
+        Stats {
+            records: counts.records,
+            bytes: counts.bytes,
+            rotations: counts.rotations,
+            segment_waits: self.segment_waits.load(Ordering::Relaxed),
+            prepared: self.keeper.prepared.load(Ordering::Relaxed),
+            removed: self.removed.load(Ordering::Relaxed),
+            sync_micros: syncs.micros,
+            group_records: syncs.group_records,
         }
     }
 
@@ -103,6 +185,7 @@ impl Engine {
                 segment.map()?;
             }
             self.storage.remove(file_name(segment.ordinal()).as_str())?;
+            self.removed.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -135,19 +218,4 @@ impl Drop for Callback<'_> {
 fn this_thread() -> usize {
     thread_local!(static MARK: u8 = const { 0 });
     MARK.with(|mark| std::ptr::from_ref(mark).addr())
-}
-
-/// In `Batch` mode, the thread that keeps the delay.
-pub(crate) fn start_ticker(engine: &Arc<Engine>) -> Result<Option<JoinHandle<()>>> {
-    let SyncMode::Batch { delay, .. } = engine.mode else { return Ok(None) };
-    let engine_there = Arc::clone(engine);
-    let tick = move || {
-        while engine_there.commit.pause(delay) {
-            let last = engine_there.commit.live().active().last_seq();
-            // A failure has poisoned the log, which ends the pauses.
-            let _ = engine_there.commit.sync_to(last);
-        }
-    };
-    let started = std::thread::Builder::new().name("mmap-wal".into()).spawn(tick);
-    started.map(Some).map_err(|source| Error::io("start a thread for", engine.storage.dir(), source))
 }

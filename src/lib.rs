@@ -76,11 +76,13 @@ mod append;
 mod commit;
 mod engine;
 mod error;
+mod event;
 mod format;
 mod index;
 mod manifest;
 mod map;
 mod options;
+mod pending;
 #[doc(hidden)]
 pub mod planted;
 mod prepare;
@@ -91,10 +93,13 @@ mod segment;
 mod snapshot;
 mod storage;
 mod wal;
+mod worker;
 
 pub use crate::append::Seqs;
 pub use crate::error::{Corruption, Error, Foreign, InvalidOptions, IoFailure, MissingSegment, Result};
-pub use crate::options::{Options, SyncMode};
+pub use crate::event::{Event, Histogram, Stats};
+pub use crate::options::{Background, Options, SyncMode};
+pub use crate::pending::Pending;
 pub use crate::reader::Reader;
 pub use crate::recovery::report::{Cut, RecoveryReport, TailState};
 pub use crate::snapshot::{IntoReplay, PinnedRecord, Record, Replay, Snapshot};

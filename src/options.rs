@@ -1,8 +1,10 @@
 //! How a log is opened.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::event::{Event, Listener};
 use crate::format::PAGE;
 use crate::format::segment::{MAX_CAPACITY, MIN_CAPACITY};
 
@@ -33,6 +35,19 @@ impl SyncMode {
     }
 }
 
+/// Who does what need not be done by an append: preparing segments, sealing them, keeping the delay of
+/// [`SyncMode::Batch`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Background {
+    /// A thread of the log's own.
+    #[default]
+    Thread,
+    /// The caller: [`maintain`](crate::Wal::maintain) on a core of its choice, or the append that rotates. Nothing then
+    /// keeps the delay of [`SyncMode::Batch`] but `maintain`.
+    Caller,
+}
+
 /// Options of a log, set one by one and validated once, by [`open`](Options::open).
 ///
 /// ```
@@ -53,6 +68,8 @@ pub struct Options {
     pub(crate) strict: bool,
     pub(crate) user_tag: Option<[u8; 16]>,
     pub(crate) file_mode: u32,
+    pub(crate) background: Background,
+    pub(crate) listener: Listener,
 }
 
 /// The default size of a segment.
@@ -79,12 +96,14 @@ impl Options {
             strict: false,
             user_tag: None,
             file_mode: 0o600,
+            background: Background::Thread,
+            listener: Listener(None),
         }
     }
 
     /// When a single append returns.
     #[must_use]
-    pub const fn sync_mode(mut self, mode: SyncMode) -> Self {
+    pub fn sync_mode(mut self, mode: SyncMode) -> Self {
         self.sync_mode = mode;
         self
     }
@@ -92,43 +111,57 @@ impl Options {
     /// The size of new segment files in bytes, 12 KiB to 16 GiB, rounded up to a multiple of 4096; 8 KiB of it are
     /// not for records. A larger record or batch gets a segment of its own size.
     #[must_use]
-    pub const fn segment_size(mut self, bytes: u64) -> Self {
+    pub fn segment_size(mut self, bytes: u64) -> Self {
         self.segment_size = bytes;
         self
     }
 
     /// Whether an absent log is created, with the directories above it.
     #[must_use]
-    pub const fn create(mut self, create: bool) -> Self {
+    pub fn create(mut self, create: bool) -> Self {
         self.create = create;
         self
     }
 
     /// How many prepared segments are kept ahead, 1 to 64.
     #[must_use]
-    pub const fn spare_segments(mut self, count: usize) -> Self {
+    pub fn spare_segments(mut self, count: usize) -> Self {
         self.spare_segments = count;
         self
     }
 
     /// Whether a torn end is refused with [`Error::TornTail`] instead of being cut.
     #[must_use]
-    pub const fn strict(mut self, strict: bool) -> Self {
+    pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self
     }
 
     /// A mark of the user's that a new log carries and an existing one must carry ([`Error::Foreign`] otherwise).
     #[must_use]
-    pub const fn user_tag(mut self, tag: [u8; 16]) -> Self {
+    pub fn user_tag(mut self, tag: [u8; 16]) -> Self {
         self.user_tag = Some(tag);
         self
     }
 
     /// Permission bits of new files (default `0o600`); a new directory gets the same with search where it can be read.
     #[must_use]
-    pub const fn file_mode(mut self, mode: u32) -> Self {
+    pub fn file_mode(mut self, mode: u32) -> Self {
         self.file_mode = mode;
+        self
+    }
+
+    /// Who prepares and seals segments.
+    #[must_use]
+    pub fn background(mut self, background: Background) -> Self {
+        self.background = background;
+        self
+    }
+
+    /// What is called when something happens in the log, from the thread in which it happens; it must not call the log.
+    #[must_use]
+    pub fn on_event(mut self, listener: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.listener = Listener(Some(Arc::new(listener)));
         self
     }
 

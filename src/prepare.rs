@@ -3,11 +3,14 @@
 //! One manifest update seals a segment, makes the next one active and announces another spare. It runs under the lock of
 //! the manifest, which appends never take; the writer's lock is held only to look and to hand over.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use crate::append::Writer;
 use crate::commit::{Commit, lock};
 use crate::error::{Error, Result};
+use crate::event::{Event, Listener};
 use crate::format::PAGE;
 use crate::format::manifest::Entry;
 use crate::format::segment::FRAMES_AT;
@@ -22,6 +25,7 @@ pub(crate) struct Plan {
     pub(crate) segment_size: u64,
     pub(crate) spare_segments: usize,
     pub(crate) sync_zeros: bool,
+    pub(crate) listener: Listener,
 }
 
 /// The manifest, and what changes it.
@@ -29,6 +33,8 @@ pub(crate) struct Keeper {
     storage: Storage,
     plan: Plan,
     books: Mutex<Books>,
+    /// How many segments were prepared.
+    pub(crate) prepared: AtomicU64,
 }
 
 /// The manifest, and the next ordinal for a segment.
@@ -40,7 +46,7 @@ pub(crate) struct Books {
 impl Keeper {
     /// Keeps `manifest`.
     pub(crate) fn new(storage: Storage, plan: Plan, manifest: ManifestFile, next_ordinal: u64) -> Self {
-        Self { storage, plan, books: Mutex::new(Books { manifest, next_ordinal }) }
+        Self { storage, plan, books: Mutex::new(Books { manifest, next_ordinal }), prepared: AtomicU64::new(0) }
     }
 
     /// The manifest, alone.
@@ -53,39 +59,64 @@ impl Keeper {
     /// # Errors
     /// `NoSpace` if a spare or a larger manifest does not fit: the log goes on without. Everything else poisons.
     pub(crate) fn maintain(&self, writer: &Mutex<Writer>, commit: &Commit) -> Result<()> {
-        self.make_ready(writer, commit, 0)
+        while self.make_ready(writer, commit, 0)? {}
+        Ok(())
     }
 
-    /// As [`Keeper::maintain`], and sees to it that the next rotation has room for `need` bytes of frames.
+    /// Seals what was rotated, and prepares one spare if there are too few or none has room for `need` bytes of frames;
+    /// returns whether one was prepared.
     ///
     /// # Errors
     /// As [`Keeper::maintain`].
-    pub(crate) fn make_ready(&self, writer: &Mutex<Writer>, commit: &Commit, need: usize) -> Result<()> {
+    pub(crate) fn make_ready(&self, writer: &Mutex<Writer>, commit: &Commit, need: usize) -> Result<bool> {
         let mut books = self.books();
         commit.check_failure()?;
         let rotated = lock(writer).unsealed();
         if let Some((before, _)) = rotated.as_ref().filter(|_| !planted(Bug::SealBeforeSync)) {
             commit.sync_to(before.last_seq())?;
         }
+        let started = Instant::now();
         // A spare that cannot be made must not keep the segment before it from being sealed.
         let spare = self.missing_spare(&mut books, writer, need);
-        let (spare, failed) = match spare.map_err(|e| poison_unless_full(commit, e)) {
+        let (spare, failed) = match spare.map_err(|e| self.poison_unless_full(commit, e)) {
             Ok(spare) => (spare, None),
             // The manifest may be another file by now.
             Err(poisoned @ Error::Poisoned(_)) => return Err(poisoned),
             Err(e) => (None, Some(e)),
         };
+        let prepared = spare.as_ref().map(|spare| spare.entry);
         if rotated.is_some() || spare.is_some() {
             self.announce(&mut books, commit, &rotated, spare.as_ref())?;
-            let mut writer = lock(writer);
-            if rotated.is_some() {
-                writer.sealed();
-            }
-            if let Some(spare) = spare {
-                writer.announced(spare);
-            }
+            hand_over(&mut lock(writer), rotated.is_some(), spare);
         }
-        failed.map_or(Ok(()), Err)
+        drop(books);
+        self.tell(rotated.map(|(before, _)| before.ordinal()), prepared, started.elapsed());
+        match failed {
+            None => Ok(prepared.is_some()),
+            Some(e) => Err(e),
+        }
+    }
+
+    fn tell(&self, sealed: Option<u64>, prepared: Option<Entry>, elapsed: Duration) {
+        if let Some(segment) = sealed {
+            self.plan.listener.tell(&Event::Sealed { segment });
+        }
+        if let Some(Entry { ordinal, capacity, .. }) = prepared {
+            self.prepared.fetch_add(1, Ordering::Relaxed);
+            self.plan.listener.tell(&Event::Prepared { segment: ordinal, bytes: capacity, elapsed });
+        }
+    }
+
+    /// Want of space and of files is no reason to give the log up; a failed sync is.
+    fn poison_unless_full(&self, commit: &Commit, e: Error) -> Error {
+        match e {
+            Error::Io(failure) if !matches!(failure.context, "sync" | "rename") => Error::Io(failure),
+            Error::NoSpace(failure) => {
+                self.plan.listener.tell(&Event::NoSpace);
+                Error::NoSpace(failure)
+            }
+            other => commit.poison(other),
+        }
     }
 
     /// A new spare, if too few are announced or none is large enough.
@@ -168,11 +199,12 @@ fn seal(entries: &mut Vec<Entry>, before: &Segment, after: &Segment) {
     entries.insert(old + 1, Entry { base_seq: after.base_seq(), ..active });
 }
 
-/// Want of space and of files is no reason to give the log up; a failed sync is.
-fn poison_unless_full(commit: &Commit, e: Error) -> Error {
-    match e {
-        Error::Io(failure) if !matches!(failure.context, "sync" | "rename") => Error::Io(failure),
-        Error::NoSpace(failure) => Error::NoSpace(failure),
-        other => commit.poison(other),
+/// Gives the writer what the manifest has taken note of.
+fn hand_over(writer: &mut Writer, sealed: bool, spare: Option<Spare>) {
+    if sealed {
+        writer.sealed();
+    }
+    if let Some(spare) = spare {
+        writer.announced(spare);
     }
 }

@@ -2,22 +2,25 @@
 
 use std::io::IoSlice;
 use std::path::Path;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crate::append::{Attempt, Seqs, Writer};
 use crate::commit::{Commit, Live, lock};
-use crate::engine::{Callback, Engine, start_ticker};
+use crate::engine::{Callback, Engine};
 use crate::error::{Error, Result};
+use crate::event::Stats;
 use crate::format::manifest::MAX_META;
-use crate::options::{Options, SyncMode};
+use crate::options::{Background, Options, SyncMode};
+use crate::pending::Pending;
 use crate::planted::{Bug, planted};
 use crate::prepare::{Keeper, Plan};
 use crate::recovery::report::RecoveryReport;
 use crate::recovery::{self, Recovered};
 use crate::snapshot::Snapshot;
 use crate::storage::{Observer, Storage, StoredFile};
+use crate::worker;
 
 /// A write-ahead log, open for writing.
 ///
@@ -42,7 +45,7 @@ use crate::storage::{Observer, Storage, StoredFile};
 pub struct Wal {
     engine: Arc<Engine>,
     lock: Mutex<Option<StoredFile>>,
-    ticker: Mutex<Option<JoinHandle<()>>>,
+    worker: Mutex<Option<JoinHandle<()>>>,
     report: RecoveryReport,
 }
 
@@ -113,6 +116,7 @@ impl Wal {
             segment_size: options.segment_size,
             spare_segments: options.spare_segments,
             sync_zeros: options.sync_mode != SyncMode::None,
+            listener: options.listener.clone(),
         };
         let next_seq =
             if planted(Bug::SeqRestarts) && live.first_seq > live.durable_seq { 1 } else { live.durable_seq + 1 };
@@ -123,10 +127,31 @@ impl Wal {
             storage,
             readers,
             mode: options.sync_mode,
+            threaded: options.background == Background::Thread,
+            listener: options.listener.clone(),
+            segment_waits: AtomicU64::new(0),
+            removed: AtomicU64::new(0),
             callback: AtomicUsize::new(0),
         });
-        let ticker = Mutex::new(start_ticker(&engine)?);
-        Ok(Self { engine, lock: Mutex::new(Some(lock)), ticker, report })
+        let worker = if engine.threaded { Some(worker::start(&engine)?) } else { None };
+        Ok(Self { engine, lock: Mutex::new(Some(lock)), worker: Mutex::new(worker), report })
+    }
+
+    /// Does what the background thread would: syncs what is awaited or due, seals what was rotated, prepares segments.
+    /// For [`Background::Caller`]; harmless beside the thread.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] if a segment does not fit; [`Error::Poisoned`]; [`Error::Closed`]; [`Error::Reentrant`].
+    pub fn maintain(&self) -> Result<()> {
+        self.engine.enter()?;
+        worker::work_once(&self.engine, false);
+        self.engine.keeper.maintain(&self.engine.writer, &self.engine.commit)
+    }
+
+    /// What this handle has counted since it was opened.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
     }
 
     /// What opening the log found.
@@ -206,19 +231,55 @@ impl Wal {
     /// # Errors
     /// As [`Wal::append`].
     pub fn append_batch<T: AsRef<[u8]>>(&self, records: &[T]) -> Result<Seqs> {
+        let (seqs, rotated) = self.write_batch(records)?;
+        if let Some(last) = seqs.last() {
+            self.engine.sync_to(last)?;
+        }
+        self.engine.after_rotation(rotated);
+        Ok(seqs)
+    }
+
+    fn write_batch<T: AsRef<[u8]>>(&self, records: &[T]) -> Result<(Seqs, bool)> {
         let engine = &self.engine;
         engine.enter()?;
         if records.is_empty() {
-            return Ok(Seqs::new(lock(&engine.writer).last_seq() + 1, 0));
+            return Ok((Seqs::new(lock(&engine.writer).last_seq() + 1, 0), false));
         }
         let written = engine.write(|writer| {
             let _callback = Callback::enter(engine);
             writer.append_batch(0, records)
         })?;
-        let seqs = written.outcome;
-        engine.sync_to(seqs.last().unwrap_or(0))?;
-        engine.after_rotation(written.rotated);
-        Ok(seqs)
+        Ok((written.outcome, written.rotated))
+    }
+
+    /// Publishes one record in any [`SyncMode`] and returns its [`Pending`] durability.
+    ///
+    /// # Errors
+    /// As [`Wal::append`].
+    pub fn submit(&self, payload: &[u8]) -> Result<Pending> {
+        let written = self.engine.write(|writer| writer.append(0, &[IoSlice::new(payload)]))?;
+        self.engine.after_rotation(written.rotated);
+        Ok(Pending::new(Arc::clone(&self.engine), Seqs::new(written.outcome, 1)))
+    }
+
+    /// Publishes `records` as one batch in any [`SyncMode`] and returns its [`Pending`] durability.
+    ///
+    /// # Errors
+    /// As [`Wal::append`].
+    pub fn submit_batch<T: AsRef<[u8]>>(&self, records: &[T]) -> Result<Pending> {
+        let (seqs, rotated) = self.write_batch(records)?;
+        self.engine.after_rotation(rotated);
+        Ok(Pending::new(Arc::clone(&self.engine), seqs))
+    }
+
+    /// Publishes one record if that takes no waiting, for no lock, segment or sync; `None` if it would. What is not
+    /// durable yet becomes so by the [`SyncMode`]'s window, or by [`Wal::sync_to`].
+    ///
+    /// # Errors
+    /// As [`Wal::append`].
+    pub fn try_append(&self, payload: &[u8]) -> Result<Option<u64>> {
+        self.engine.enter()?;
+        self.engine.try_write(|writer| writer.append(0, &[IoSlice::new(payload)]))
     }
 
     /// Makes everything that was appended durable; returns the last sequence number that is.
@@ -364,9 +425,9 @@ impl Wal {
         if !first {
             return Ok(());
         }
-        if let Some(ticker) = lock(&self.ticker).take() {
+        if let Some(worker) = lock(&self.worker).take() {
             // A panic of the thread has poisoned the log, which the next line tells.
-            let _ = ticker.join();
+            let _ = worker.join();
         }
         let closed = self.engine.finish();
         let unlocked = lock(&self.lock).take().map_or(Ok(()), |lock| lock.unlock());

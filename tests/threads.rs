@@ -1,0 +1,217 @@
+//! Proves what many threads and the background thread do together: group commit, pending durability by waiting and by
+//! awaiting, windows, refusal to wait, and that nobody is left waiting after a failure or a close.
+//! Does not prove what a crash leaves: that is the simulator's.
+#![allow(missing_docs)]
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use mmap_wal::{Act, Background, Error, Event, Observer, Options, SyncMode, Wal};
+
+fn small() -> Options {
+    Options::new().segment_size(16 << 10)
+}
+
+/// Parks the thread until the future is ready.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// Refuses every sync of a range once told to.
+#[derive(Default)]
+struct FailingSync(AtomicBool);
+
+impl Observer for FailingSync {
+    fn before(&self, act: &Act<'_>) -> std::io::Result<()> {
+        match act {
+            Act::SyncRange { .. } if self.0.load(Ordering::SeqCst) => Err(std::io::Error::other("a failing device")),
+            _ => Ok(()),
+        }
+    }
+    fn after(&self, _act: &Act<'_>) {}
+}
+
+#[test]
+fn what_was_submitted_is_durable_when_waited_for_or_awaited() {
+    for mode in [SyncMode::Sync, SyncMode::batch(1000), SyncMode::None] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let wal = small().sync_mode(mode).open(dir.path()).expect("a new log");
+        let pending = wal.submit(b"one").expect("a record");
+        assert_eq!(pending.seqs().last(), Some(1));
+        assert_eq!(pending.wait().expect("durable").last(), Some(1));
+        assert_eq!(block_on(wal.submit_batch(&["two", "three"]).expect("a batch")).expect("durable").last(), Some(3));
+        assert!(wal.positions().durable >= 3);
+        let empty: [&[u8]; 0] = [];
+        assert!(block_on(wal.submit_batch(&empty).expect("no batch")).expect("nothing to do").is_empty());
+        let late = wal.submit(b"four").expect("a record");
+        assert!(late.wait_timeout(Duration::from_secs(60)).expect("durable").is_some());
+        assert!(late.is_durable());
+    }
+}
+
+#[test]
+fn a_future_that_is_dropped_or_moved_between_wakers_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().sync_mode(SyncMode::None).open(dir.path()).expect("a new log");
+    for _ in 0..100 {
+        let mut pending = Box::pin(wal.submit(b"x").expect("a record"));
+        let mut context = Context::from_waker(Waker::noop());
+        let _ = pending.as_mut().poll(&mut context);
+        if pending.seqs().last().is_some_and(|last| last % 2 == 0) {
+            assert!(block_on(pending).is_ok());
+        }
+    }
+}
+
+#[test]
+fn many_threads_share_syncs_and_numbers_are_dense() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let sealed = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&sealed);
+    let options = small().on_event(move |event| {
+        if matches!(event, Event::Sealed { .. }) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let wal = options.open(dir.path()).expect("a new log");
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let wal = &wal;
+            scope.spawn(move || {
+                for i in 0..150 {
+                    let seq = wal.append(format!("{thread} {i}").as_bytes()).expect("an append");
+                    assert!(wal.positions().durable >= seq);
+                }
+            });
+        }
+    });
+    let stats = wal.stats();
+    assert_eq!((stats.records, wal.positions().last), (1200, 1200));
+    assert!(stats.group_records.count() >= 1 && stats.sync_micros.count() == stats.group_records.count());
+    wal.close().expect("a close");
+    assert!(stats.rotations == 0 || sealed.load(Ordering::Relaxed) > 0);
+    let wal = small().open(dir.path()).expect("the log");
+    assert_eq!(wal.snapshot().replay(0).expect("a replay").filter(Result::is_ok).count(), 1200);
+}
+
+#[test]
+fn the_delay_of_a_batch_is_kept_by_the_thread() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mode = SyncMode::Batch { records: 1_000_000, delay: Duration::from_millis(1) };
+    let wal = small().sync_mode(mode).open(dir.path()).expect("a new log");
+    let seq = wal.append(b"x").expect("an append");
+    while wal.positions().durable < seq {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_window_that_is_full_makes_appends_wait_and_attempts_return() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mode = SyncMode::Batch { records: 4, delay: Duration::from_secs(3600) };
+    let wal = small().sync_mode(mode).background(Background::Caller).open(dir.path()).expect("a new log");
+    let mut given = 0;
+    while let Some(seq) = wal.try_append(b"x").expect("the log is fine") {
+        given = seq;
+    }
+    assert_eq!(given, 8);
+    assert_eq!(wal.append(b"y").expect("an append that syncs"), 9);
+    assert!(wal.positions().durable >= 5);
+}
+
+#[test]
+fn an_attempt_never_waits_for_a_segment() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = small().sync_mode(SyncMode::None).background(Background::Caller).segment_size(12 << 10);
+    let wal = options.open(dir.path()).expect("a new log");
+    let record = [7; 1000];
+    let mut refused = 0;
+    for _ in 0..100 {
+        if wal.try_append(&record).expect("the log is fine").is_none() {
+            refused += 1;
+            wal.maintain().expect("maintenance");
+        }
+    }
+    let last = wal.positions().last;
+    assert_eq!((refused, last), (0, 100), "the rotation prepares the next segment itself");
+    assert!(wal.try_append(&[0; 100_000]).expect("the log is fine").is_none(), "no spare is so large");
+    assert_eq!(wal.append(&[0; 100_000]).expect("an append that prepares one"), 101);
+}
+
+#[test]
+fn a_failed_sync_wakes_everybody_with_the_error() {
+    for background in [Background::Thread, Background::Caller] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let device = Arc::new(FailingSync::default());
+        let options = small().background(background);
+        let wal = options.open_observed(dir.path(), Some(device.clone())).expect("a new log");
+        wal.append(b"durable").expect("an append");
+        device.0.store(true, Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| assert!(matches!(wal.append(b"lost"), Err(Error::Poisoned(_)))));
+                scope.spawn(|| {
+                    let outcome = wal.submit(b"lost").and_then(|pending| {
+                        if background == Background::Thread { block_on(pending) } else { pending.wait() }
+                    });
+                    assert!(matches!(outcome, Err(Error::Poisoned(_))));
+                });
+            }
+        });
+        assert!(matches!(wal.try_append(b"x"), Err(Error::Poisoned(_))));
+        assert!(matches!(wal.checkpoint(1), Err(Error::Poisoned(_))));
+        device.0.store(false, Ordering::SeqCst);
+        assert!(matches!(wal.append(b"x"), Err(Error::Poisoned(_))), "never tried again");
+        assert!(matches!(wal.close(), Err(Error::Poisoned(_))));
+        let wal = small().open(dir.path()).expect("the log");
+        assert_eq!(wal.snapshot().get(1).expect("a read").map(|r| r.payload().to_vec()), Some(b"durable".to_vec()));
+    }
+}
+
+#[test]
+fn a_close_lets_waiters_finish_and_refuses_the_rest() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = Arc::new(small().open(dir.path()).expect("a new log"));
+    let acknowledged = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let wal: &Wal = &wal;
+                scope.spawn(move || {
+                    let mut last = 0;
+                    loop {
+                        match wal.append(b"x") {
+                            Ok(seq) => last = seq,
+                            Err(Error::Closed) => return last,
+                            Err(e) => panic!("{e}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        while wal.positions().last < 50 {
+            std::thread::yield_now();
+        }
+        wal.close().expect("a close");
+        threads.into_iter().map(|thread| thread.join().expect("a thread")).max()
+    });
+    drop(wal);
+    let wal = small().open(dir.path()).expect("the log");
+    assert!(Some(wal.positions().last) >= acknowledged);
+}
