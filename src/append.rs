@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::frame::{self, HEADER, Header};
+use crate::format::manifest::Entry;
 use crate::format::segment::{FRAMES_AT, MAX_CAPACITY};
 use crate::map::Tail;
 use crate::planted::{Bug, planted};
@@ -235,6 +236,20 @@ impl Writer {
         self.closing = Some((Arc::clone(&before), before_tail));
         self.rotated = Some(before);
         Some(next)
+    }
+
+    /// The spare that [`Writer::restart`] would take.
+    pub(crate) fn next_spare(&self) -> Option<Entry> {
+        self.spares.front().map(|spare| spare.entry)
+    }
+
+    /// Goes on in the next spare with the record `base_seq`, whatever was written before.
+    pub(crate) fn restart(&mut self, base_seq: u64) -> Option<Arc<Segment>> {
+        let (segment, tail) = self.spares.pop_front()?.begin(base_seq);
+        (self.segment, self.tail) = (Arc::clone(&segment), tail);
+        (self.at, self.next_seq) = (FRAMES_AT, base_seq);
+        (self.closing, self.rotated) = (None, None);
+        Some(segment)
     }
 
     /// The segment that was rotated away and is not sealed, with the one that the log goes on in.

@@ -83,6 +83,8 @@ struct State {
     wakers: HashMap<u64, (u64, Waker)>,
     next_waiter: u64,
     syncs: Syncs,
+    /// For every cut at the back, the last seq that was kept; the count of them is the epoch.
+    cuts: Vec<u64>,
 }
 
 /// What the leaders counted.
@@ -121,6 +123,7 @@ impl Commit {
                 wakers: HashMap::new(),
                 next_waiter: 0,
                 syncs: Syncs::default(),
+                cuts: Vec::new(),
             }),
             changed: Condvar::new(),
             work: Condvar::new(),
@@ -196,13 +199,40 @@ impl Commit {
         self.durable_seq.load(Ordering::Acquire)
     }
 
-    /// Waits until everything up to `seq` is durable, leading the sync if nobody does.
+    /// How often the log was cut at the back: a seq means the same record as long as this does not change.
+    pub(crate) fn epoch(&self) -> usize {
+        lock(&self.state).cuts.len()
+    }
+
+    /// The log goes on in the last of `segments`, which is empty, and everything before it is durable; what was above
+    /// `kept` is no more.
+    pub(crate) fn restarted(&self, segments: Vec<Arc<Segment>>, first_seq: u64, kept: u64) {
+        let mut state = lock(&self.state);
+        state.cuts.push(kept);
+        let Some(active) = segments.last().map(Arc::clone) else { return };
+        let last_seq = active.base_seq() - 1;
+        state.live.segments = Arc::new(segments);
+        state.live.first_seq = first_seq;
+        state.live.checkpoint_seq = state.live.checkpoint_seq.min(last_seq);
+        (state.live.durable_seq, state.live.durable_offset) = (last_seq, FRAMES_AT);
+        self.durable_seq.store(last_seq, Ordering::Release);
+        state.parts = VecDeque::from([Part { segment: active, synced: FRAMES_AT }]);
+        state.retire_whole();
+        self.wake_everybody(state);
+    }
+
+    /// Whether the record that had the number `seq` in `epoch` is durable.
+    pub(crate) fn is_durable(&self, seq: u64, epoch: usize) -> bool {
+        lock(&self.state).is_durable(seq, epoch).unwrap_or(false)
+    }
+
+    /// Waits until everything up to `seq`, a number of `epoch`, is durable, leading the sync if nobody does.
     ///
     /// # Errors
-    /// `Poisoned` if the sync failed, or an earlier one.
-    pub(crate) fn sync_to(&self, seq: u64) -> Result<()> {
+    /// `Poisoned` if the sync failed, or an earlier one; `TruncatedBack` if the record was cut off.
+    pub(crate) fn sync_to(&self, seq: u64, epoch: usize) -> Result<()> {
         let mut state = lock(&self.state);
-        while state.live.durable_seq < seq {
+        while !state.is_durable(seq, epoch)? {
             state.refuse_if_failed()?;
             state = if state.leading { self.wait(state) } else { self.lead(state)? };
         }
@@ -213,10 +243,10 @@ impl Commit {
     ///
     /// # Errors
     /// `Poisoned` if the sync failed, or an earlier one.
-    pub(crate) fn sync_within(&self, seq: u64, patience: Duration) -> Result<bool> {
+    pub(crate) fn sync_within(&self, seq: u64, epoch: usize, patience: Duration) -> Result<bool> {
         let deadline = Instant::now().checked_add(patience);
         let mut state = lock(&self.state);
-        while state.live.durable_seq < seq {
+        while !state.is_durable(seq, epoch)? {
             state.refuse_if_failed()?;
             let left = deadline.map_or(patience, |deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() {
@@ -235,9 +265,9 @@ impl Commit {
     ///
     /// # Errors
     /// `Poisoned` if the sync failed, or an earlier one.
-    pub(crate) fn bound(&self, seq: u64, limit: u64) -> Result<()> {
+    pub(crate) fn bound(&self, seq: u64, epoch: usize, limit: u64) -> Result<()> {
         match seq.checked_sub(limit.saturating_sub(1)) {
-            Some(oldest) if self.durable_seq() < oldest => self.sync_to(oldest),
+            Some(oldest) if self.durable_seq() < oldest => self.sync_to(oldest, epoch),
             _ => Ok(()),
         }
     }
@@ -269,9 +299,9 @@ impl Commit {
     ///
     /// # Errors
     /// `Poisoned` if a sync failed.
-    pub(crate) fn poll(&self, seq: u64, waiter: &mut Option<u64>, waker: &Waker) -> Result<bool> {
+    pub(crate) fn poll(&self, seq: u64, epoch: usize, waiter: &mut Option<u64>, waker: &Waker) -> Result<bool> {
         let mut state = lock(&self.state);
-        if state.live.durable_seq >= seq {
+        if state.is_durable(seq, epoch)? {
             return Ok(true);
         }
         state.refuse_if_failed()?;
@@ -336,6 +366,14 @@ impl Commit {
 }
 
 impl State {
+    /// Whether the record that had the number `seq` in `epoch` is durable; an error if it was cut off since.
+    fn is_durable(&self, seq: u64, epoch: usize) -> Result<bool> {
+        match self.cuts[epoch.min(self.cuts.len())..].iter().min() {
+            Some(kept) if *kept < seq => Err(Error::TruncatedBack { last_seq: *kept }),
+            _ => Ok(self.live.durable_seq >= seq),
+        }
+    }
+
     fn refuse_if_failed(&self) -> Result<()> {
         self.failure.as_ref().map_or(Ok(()), |failure| Err(Error::Poisoned(Arc::clone(failure))))
     }

@@ -10,7 +10,7 @@ use crate::event::{Event, Listener, Stats};
 use crate::options::SyncMode;
 use crate::planted::{Bug, planted};
 use crate::prepare::Keeper;
-use crate::segment::{End, Segment, file_name};
+use crate::segment::End;
 use crate::snapshot::{Snapshot, View};
 use crate::storage::{Storage, StoredFile};
 
@@ -25,9 +25,8 @@ pub(crate) struct Engine {
     /// Whether a thread does what need not be done by an append.
     pub(crate) threaded: bool,
     pub(crate) listener: Listener,
-    /// Appends that waited for a segment, and files removed.
+    /// Appends that waited for a segment.
     pub(crate) segment_waits: AtomicU64,
-    pub(crate) removed: AtomicU64,
     /// The thread that is in a callback of an append, while one is.
     pub(crate) callback: AtomicUsize,
 }
@@ -36,6 +35,8 @@ pub(crate) struct Engine {
 pub(crate) struct Written<T> {
     pub(crate) outcome: T,
     pub(crate) rotated: bool,
+    /// The epoch in which it got its number.
+    pub(crate) epoch: usize,
 }
 
 impl Engine {
@@ -58,7 +59,7 @@ impl Engine {
         loop {
             self.commit.check()?;
             match attempt(&mut writer)? {
-                Attempt::Done(outcome) => return Ok(Written { outcome, rotated }),
+                Attempt::Done(outcome) => return Ok(Written { outcome, rotated, epoch: self.commit.epoch() }),
                 Attempt::Full(need) if writer.can_rotate(need) => {
                     let next = writer.rotate(need);
                     next.iter().for_each(|next| self.commit.rotated(next));
@@ -119,20 +120,20 @@ impl Engine {
     pub(crate) fn acknowledge<T>(&self, written: Written<T>, seq: impl FnOnce(&T) -> u64) -> Result<u64> {
         let seq = seq(&written.outcome);
         match self.mode {
-            SyncMode::Sync => self.sync_to(seq)?,
-            SyncMode::Batch { records, .. } => self.keep_window(seq, u64::from(records))?,
+            SyncMode::Sync => self.sync_to(seq, written.epoch)?,
+            SyncMode::Batch { records, .. } => self.keep_window(seq, written.epoch, u64::from(records))?,
             SyncMode::None => {}
         }
         self.after_rotation(written.rotated);
         Ok(seq)
     }
 
-    pub(crate) fn sync_to(&self, seq: u64) -> Result<()> {
-        if planted(Bug::AckBeforeSync) { Ok(()) } else { self.commit.sync_to(seq) }
+    pub(crate) fn sync_to(&self, seq: u64, epoch: usize) -> Result<()> {
+        if planted(Bug::AckBeforeSync) { Ok(()) } else { self.commit.sync_to(seq, epoch) }
     }
 
     /// Starts a sync when `window` records are not durable, and waits while twice as many are not.
-    fn keep_window(&self, seq: u64, window: u64) -> Result<()> {
+    fn keep_window(&self, seq: u64, epoch: usize, window: u64) -> Result<()> {
         let unsynced = seq.saturating_sub(self.commit.durable_seq());
         if self.threaded && unsynced <= window.saturating_mul(2) {
             if unsynced >= window {
@@ -140,7 +141,7 @@ impl Engine {
             }
             return Ok(());
         }
-        self.commit.bound(seq, window)
+        self.commit.bound(seq, epoch, window)
     }
 
     /// Has the segment before sealed, and the next prepared. What was appended is safe without it, so a failure is not
@@ -166,11 +167,19 @@ impl Engine {
             bytes: counts.bytes,
             rotations: counts.rotations,
             segment_waits: self.segment_waits.load(Ordering::Relaxed),
-            prepared: self.keeper.prepared.load(Ordering::Relaxed),
-            removed: self.removed.load(Ordering::Relaxed),
+            prepared: self.keeper.counts.prepared.load(Ordering::Relaxed),
+            recycled: self.keeper.counts.recycled.load(Ordering::Relaxed),
+            removed: self.keeper.counts.removed.load(Ordering::Relaxed),
             sync_micros: syncs.micros,
             group_records: syncs.group_records,
         }
+    }
+
+    /// Everything that is published now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let live = self.commit.live();
+        let (shown, end) = (live.segments.len(), live.active().end());
+        self.view(live, shown, end)
     }
 
     pub(crate) fn view(&self, live: Live, shown: usize, end: End) -> Snapshot {
@@ -178,22 +187,10 @@ impl Engine {
         Snapshot::new(View { segments, shown, end, first_seq, checkpoint_seq, _readers: Arc::clone(&self.readers) })
     }
 
-    /// Removes the files of segments that the manifest names no longer. What a view shows is mapped first.
-    pub(crate) fn remove(&self, dropped: Vec<Arc<Segment>>) -> Result<()> {
-        for segment in dropped {
-            if Arc::strong_count(&segment) > 1 {
-                segment.map()?;
-            }
-            self.storage.remove(file_name(segment.ordinal()).as_str())?;
-            self.removed.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
     pub(crate) fn finish(&self) -> Result<()> {
         self.commit.check_failure()?;
         let last = lock(&self.writer).last_seq();
-        self.commit.sync_to(last)?;
+        self.commit.sync_to(last, self.commit.epoch())?;
         self.keeper.close(&self.writer, &self.commit)
     }
 }

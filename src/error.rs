@@ -104,6 +104,15 @@ pub enum Error {
         last_seq: u64,
     },
 
+    /// A cut inside a batch.
+    #[error(
+        "sequence number {seq} is inside a batch, which is there whole or not at all; cut behind the batch's last record"
+    )]
+    InsideBatch {
+        /// Where the cut was wanted.
+        seq: u64,
+    },
+
     /// The caller has applied more than the log holds.
     #[error(
         "the log ends at {last_seq}, before the number asked for; the caller is ahead of its log and must not go on"

@@ -122,6 +122,8 @@ pub struct Stats {
     pub segment_waits: u64,
     /// Segments prepared.
     pub prepared: u64,
+    /// Segments prepared from the file of one that was dropped.
+    pub recycled: u64,
     /// Segment files removed.
     pub removed: u64,
     /// Microseconds that a group's syncs took.

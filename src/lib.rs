@@ -92,6 +92,7 @@ mod scan;
 mod segment;
 mod snapshot;
 mod storage;
+mod truncate;
 mod wal;
 mod worker;
 

@@ -17,12 +17,13 @@ use crate::error::Result;
 pub struct Pending {
     engine: Arc<Engine>,
     seqs: Seqs,
+    epoch: usize,
     waiter: Option<u64>,
 }
 
 impl Pending {
-    pub(crate) fn new(engine: Arc<Engine>, seqs: Seqs) -> Self {
-        Self { engine, seqs, waiter: None }
+    pub(crate) fn new(engine: Arc<Engine>, seqs: Seqs, epoch: usize) -> Self {
+        Self { engine, seqs, epoch, waiter: None }
     }
 
     /// The sequence numbers that were given.
@@ -31,18 +32,19 @@ impl Pending {
         self.seqs
     }
 
-    /// Whether the records are durable now.
+    /// Whether the records are durable now; not if they were cut off.
     #[must_use]
     pub fn is_durable(&self) -> bool {
-        self.seqs.last().is_none_or(|last| last <= self.engine.commit.durable_seq())
+        self.engine.commit.is_durable(self.last(), self.epoch)
     }
 
     /// Waits until the records are durable, syncing if nobody else does.
     ///
     /// # Errors
-    /// [`Error::Poisoned`](crate::Error::Poisoned) if a sync failed.
+    /// [`Error::Poisoned`](crate::Error::Poisoned) if a sync failed,
+    /// [`Error::TruncatedBack`](crate::Error::TruncatedBack) if the records were cut off.
     pub fn wait(self) -> Result<Seqs> {
-        self.engine.commit.sync_to(self.last())?;
+        self.engine.commit.sync_to(self.last(), self.epoch)?;
         Ok(self.seqs)
     }
 
@@ -51,7 +53,7 @@ impl Pending {
     /// # Errors
     /// As [`Pending::wait`].
     pub fn wait_timeout(&self, patience: Duration) -> Result<Option<Seqs>> {
-        let durable = self.engine.commit.sync_within(self.last(), patience)?;
+        let durable = self.engine.commit.sync_within(self.last(), self.epoch, patience)?;
         Ok(durable.then_some(self.seqs))
     }
 
@@ -68,7 +70,7 @@ impl Future for Pending {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let last = this.last();
-        match this.engine.commit.poll(last, &mut this.waiter, context.waker()) {
+        match this.engine.commit.poll(last, this.epoch, &mut this.waiter, context.waker()) {
             Ok(true) => Poll::Ready(Ok(this.seqs)),
             Ok(false) => Poll::Pending,
             Err(e) => Poll::Ready(Err(e)),

@@ -4,7 +4,7 @@
 //! the manifest, which appends never take; the writer's lock is held only to look and to hand over.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::append::Writer;
@@ -17,8 +17,8 @@ use crate::format::segment::FRAMES_AT;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::planted::{Bug, planted};
 use crate::recovery::draw_salt;
-use crate::segment::{Preparation, Segment, Spare};
-use crate::storage::Storage;
+use crate::segment::{Preparation, Segment, Spare, file_name};
+use crate::storage::{Storage, StoredFile};
 
 /// How spares are made.
 pub(crate) struct Plan {
@@ -33,20 +33,37 @@ pub(crate) struct Keeper {
     storage: Storage,
     plan: Plan,
     books: Mutex<Books>,
-    /// How many segments were prepared.
+    readers: Arc<StoredFile>,
+    pub(crate) counts: Counts,
+}
+
+/// What a keeper counted.
+#[derive(Default)]
+pub(crate) struct Counts {
     pub(crate) prepared: AtomicU64,
+    pub(crate) recycled: AtomicU64,
+    pub(crate) removed: AtomicU64,
 }
 
 /// The manifest, and the next ordinal for a segment.
 pub(crate) struct Books {
     manifest: ManifestFile,
     next_ordinal: u64,
+    /// Segments that the manifest names no longer, whose files may be used again.
+    retired: Vec<Arc<Segment>>,
 }
 
 impl Keeper {
-    /// Keeps `manifest`.
-    pub(crate) fn new(storage: Storage, plan: Plan, manifest: ManifestFile, next_ordinal: u64) -> Self {
-        Self { storage, plan, books: Mutex::new(Books { manifest, next_ordinal }), prepared: AtomicU64::new(0) }
+    /// Keeps `manifest`; `readers` is the lock by which other processes say that they look at segments.
+    pub(crate) fn new(
+        storage: Storage,
+        plan: Plan,
+        manifest: ManifestFile,
+        next_ordinal: u64,
+        readers: Arc<StoredFile>,
+    ) -> Self {
+        let books = Mutex::new(Books { manifest, next_ordinal, retired: Vec::new() });
+        Self { storage, plan, books, readers, counts: Counts::default() }
     }
 
     /// The manifest, alone.
@@ -73,7 +90,7 @@ impl Keeper {
         commit.check_failure()?;
         let rotated = lock(writer).unsealed();
         if let Some((before, _)) = rotated.as_ref().filter(|_| !planted(Bug::SealBeforeSync)) {
-            commit.sync_to(before.last_seq())?;
+            commit.sync_to(before.last_seq(), commit.epoch())?;
         }
         let started = Instant::now();
         // A spare that cannot be made must not keep the segment before it from being sealed.
@@ -102,7 +119,7 @@ impl Keeper {
             self.plan.listener.tell(&Event::Sealed { segment });
         }
         if let Some(Entry { ordinal, capacity, .. }) = prepared {
-            self.prepared.fetch_add(1, Ordering::Relaxed);
+            self.counts.prepared.fetch_add(1, Ordering::Relaxed);
             self.plan.listener.tell(&Event::Prepared { segment: ordinal, bytes: capacity, elapsed });
         }
     }
@@ -130,14 +147,68 @@ impl Keeper {
         }
         let own = FRAMES_AT as u64 + need as u64;
         let capacity = own.next_multiple_of(PAGE as u64).max(self.plan.segment_size);
-        let state = books.manifest.current();
-        let salts: Vec<u32> = state.entries.iter().map(|entry| entry.salt).collect();
-        let log_id = state.header.log_id;
         books.manifest.make_room(1)?;
+        let state = books.manifest.current();
+        let named = state.entries.iter().map(|entry| entry.salt);
+        let salts: Vec<u32> = named.chain(books.retired.iter().map(|segment| segment.salt())).collect();
+        let (log_id, sync_zeros) = (state.header.log_id, self.plan.sync_zeros);
         let (ordinal, salt) = (books.next_ordinal, draw_salt(&self.storage, &salts)?);
         books.next_ordinal += 1;
-        let how = Preparation { log_id, ordinal, salt, capacity, sync_zeros: self.plan.sync_zeros };
-        Spare::prepare(&self.storage, &how).map(Some)
+        let how = Preparation { log_id, ordinal, salt, capacity, sync_zeros };
+        match self.recycled(books, &how)? {
+            Some(spare) => Ok(Some(spare)),
+            None => Spare::prepare(&self.storage, &how).map(Some),
+        }
+    }
+
+    /// A spare from the file of a segment that was dropped, if there is one that nobody looks at.
+    fn recycled(&self, books: &mut Books, how: &Preparation) -> Result<Option<Spare>> {
+        if how.capacity != self.plan.segment_size {
+            return Ok(None);
+        }
+        let Some(old) = books.retired.pop() else { return Ok(None) };
+        let ordinal = old.ordinal();
+        // The map goes with it.
+        drop(old);
+        if self.is_unread()? {
+            self.counts.recycled.fetch_add(1, Ordering::Relaxed);
+            return Spare::recycle(&self.storage, how, ordinal).map(Some);
+        }
+        self.remove(ordinal).map(|()| None)
+    }
+
+    /// Whether no other handle, of this process or another, has segments mapped. A reader that comes later reads the
+    /// manifest after it has the lock, and that names the retired segments no longer.
+    fn is_unread(&self) -> Result<bool> {
+        let alone = self.readers.try_lock_exclusive();
+        // Converting a lock gives the old one up, whether it succeeds or not.
+        self.readers.lock_shared()?;
+        alone
+    }
+
+    /// Gives up segments that the manifest names no longer: what a view shows is mapped before its file goes, a few
+    /// others are kept to be used again.
+    ///
+    /// # Errors
+    /// What the system says; the next open removes what is left.
+    pub(crate) fn dispose(&self, books: &mut Books, dropped: Vec<Arc<Segment>>) -> Result<()> {
+        for segment in dropped {
+            let fits = segment.capacity() as u64 == self.plan.segment_size;
+            if Segment::is_shared(&segment) {
+                segment.map()?;
+            } else if fits && books.retired.len() <= self.plan.spare_segments {
+                books.retired.push(segment);
+                continue;
+            }
+            self.remove(segment.ordinal())?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, ordinal: u64) -> Result<()> {
+        self.storage.remove(file_name(ordinal).as_str())?;
+        self.counts.removed.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Seals what was rotated and notes where the log was closed; everything is durable.
@@ -148,15 +219,17 @@ impl Keeper {
         let mut books = self.books();
         let (rotated, active) = {
             let writer = lock(writer);
-            (writer.unsealed(), std::sync::Arc::clone(writer.segment()))
+            (writer.unsealed(), Arc::clone(writer.segment()))
         };
         active.sync_words().map_err(|e| commit.poison(e))?;
+        let retired = std::mem::take(&mut books.retired);
         books.update(commit, |next| {
             if let Some((before, after)) = &rotated {
                 seal(&mut next.entries, before, after);
             }
             next.header.clean_offset = active.end().offset as u64;
-        })
+        })?;
+        retired.into_iter().try_for_each(|segment| self.remove(segment.ordinal()))
     }
 
     /// The one manifest update of a rotation.
@@ -164,7 +237,7 @@ impl Keeper {
         &self,
         books: &mut Books,
         commit: &Commit,
-        rotated: &Option<(std::sync::Arc<Segment>, std::sync::Arc<Segment>)>,
+        rotated: &Option<(Arc<Segment>, Arc<Segment>)>,
         spare: Option<&Spare>,
     ) -> Result<()> {
         books.update(commit, |next| {

@@ -9,7 +9,7 @@ use crate::format::frame;
 use crate::format::manifest::Entry;
 use crate::format::name::SegmentName;
 use crate::format::segment::{
-    self as words, BEGUN_AT, CLOSED, DURABLE_AT, FRAMES_AT, IDENTITY_AT, IDENTITY_LEN, Identity, PUBLISHED_AT,
+    self as words, BEGUN_AT, CLOSED, CUT, DURABLE_AT, FRAMES_AT, IDENTITY_AT, IDENTITY_LEN, Identity, PUBLISHED_AT,
 };
 use crate::format::{ALIGN, PAGE};
 use crate::index::SparseIndex;
@@ -36,6 +36,14 @@ pub(crate) struct Preparation {
     pub(crate) capacity: u64,
     /// Whether the zeros are synced, so that the first sync of each page writes that page and nothing else.
     pub(crate) sync_zeros: bool,
+}
+
+impl Preparation {
+    /// The entry of the segment once it is prepared.
+    fn entry(&self) -> Entry {
+        let Self { ordinal, salt, capacity, .. } = *self;
+        Entry { ordinal, salt, virgin: true, capacity, base_seq: 0, end_offset: 0, last_seq: 0 }
+    }
 }
 
 /// A prepared segment that nothing was written to yet.
@@ -76,16 +84,26 @@ impl Spare {
         if how.sync_zeros && !planted(Bug::AnnounceBeforeSync) {
             storage.sync_map(file.path(), tail.map(), 0..capacity)?;
         }
-        let entry = Entry {
-            ordinal: how.ordinal,
-            salt: how.salt,
-            virgin: true,
-            capacity: how.capacity,
-            base_seq: 0,
-            end_offset: 0,
-            last_seq: 0,
-        };
-        Ok(Self { entry, storage: storage.clone(), path: file.path().to_owned(), tail })
+        Ok(Self { entry: how.entry(), storage: storage.clone(), path: file.path().to_owned(), tail })
+    }
+
+    /// Makes a spare of the file of the segment `old`, which nobody looks at any more, without making it zero: the new
+    /// salt keeps its earlier life apart.
+    ///
+    /// # Errors
+    /// What the system says; what is left of it is a leftover.
+    pub(crate) fn recycle(storage: &Storage, how: &Preparation, old: u64) -> Result<Self> {
+        let (from, to) = (file_name(old), file_name(how.ordinal));
+        storage.link(from.as_str(), to.as_str())?;
+        storage.sync_dir()?;
+        storage.remove(from.as_str())?;
+        storage.sync_dir()?;
+        let file = storage.open_write(to.as_str())?;
+        write_identity(storage, &file, how)?;
+        file.write_at(&[0; PAGE], PAGE as u64)?;
+        file.sync()?;
+        let entry = Entry { virgin: false, ..how.entry() };
+        Self::reopen(storage, entry)
     }
 
     /// Maps a spare that was announced earlier and found to hold nothing.
@@ -180,13 +198,19 @@ pub(crate) struct Segment {
     index: Mutex<SparseIndex>,
     /// One bit for every stretch that was brought in.
     present: Box<[AtomicU64]>,
+    /// Shared by all that stand for the same file.
+    users: Arc<()>,
 }
 
 impl Segment {
     /// A sealed segment, which is mapped when it is first read.
     pub(crate) fn sealed(storage: &Storage, entry: Entry, log_id: [u8; 16]) -> Arc<Self> {
+        Arc::new(Self::unmapped(storage, entry, log_id))
+    }
+
+    fn unmapped(storage: &Storage, entry: Entry, log_id: [u8; 16]) -> Self {
         let end = End { offset: entry.end_offset as usize, count: entry.last_seq + 1 - entry.base_seq };
-        Arc::new(Self {
+        Self {
             path: storage.path(file_name(entry.ordinal).as_str()),
             storage: storage.clone(),
             log_id: Some(log_id),
@@ -197,7 +221,8 @@ impl Segment {
             turn: AtomicUsize::new(0),
             index: Mutex::default(),
             present: stretches(&entry),
-        })
+            users: Arc::default(),
+        }
     }
 
     /// A segment whose map is there: frames up to `offset`, `count` of them.
@@ -213,6 +238,7 @@ impl Segment {
             turn: AtomicUsize::new(0),
             index: Mutex::default(),
             present: stretches(&entry),
+            users: Arc::default(),
         })
     }
 
@@ -340,6 +366,27 @@ impl Segment {
     pub(crate) fn sync(&self, from: usize, to: usize) -> Result<()> {
         let first_page = if from == FRAMES_AT { PAGE } else { from };
         self.storage.sync_map(&self.path, self.map()?, first_page..to)
+    }
+
+    /// The same file as a sealed segment that ends at `end`.
+    pub(crate) fn cut_at(&self, end: End, log_id: [u8; 16]) -> Arc<Self> {
+        let last_seq = self.entry.base_seq + end.count - 1;
+        let entry = Entry { end_offset: end.offset as u64, last_seq, ..self.entry };
+        Arc::new(Self { users: Arc::clone(&self.users), ..Self::unmapped(&self.storage, entry, log_id) })
+    }
+
+    /// Says, to readers that follow, that something that was published here was cut off.
+    pub(crate) fn mark_cut(&self) -> Result<()> {
+        let file = self.storage.open_write(file_name(self.entry.ordinal).as_str())?;
+        let mut word = [0; size_of::<u64>()];
+        file.read_at(&mut word, PUBLISHED_AT as u64)?;
+        let marked = u64::from_le_bytes(word) | CUT;
+        file.write_at(&marked.to_le_bytes(), PUBLISHED_AT as u64)
+    }
+
+    /// Whether a view, or another thread, may still look at the file; `of` is the caller's own handle.
+    pub(crate) fn is_shared(of: &Arc<Self>) -> bool {
+        Arc::strong_count(of) > 1 || Arc::strong_count(&of.users) > 1
     }
 
     /// Makes the words durable.

@@ -119,6 +119,17 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// Where the record `seq` ends, shown or truncated, and whether it ends a batch; `None` if it is not there.
+    pub(crate) fn end_of(&self, seq: u64) -> Result<Option<(usize, bool)>> {
+        let view = &self.view;
+        let Some(index) = view.segment_of(seq) else { return Ok(None) };
+        let at = view.locate(index, seq)?;
+        let header = verify(&view.segments[index], view.end_of(index), at, seq)?;
+        Ok(Some((at + header.frame_size(), header.commit)))
+    }
+}
+
 impl View {
     fn last_seq(&self) -> u64 {
         self.segments[self.shown - 1].base_seq() + self.end.count - 1

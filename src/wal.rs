@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use crate::append::{Attempt, Seqs, Writer};
 use crate::commit::{Commit, Live, lock};
-use crate::engine::{Callback, Engine};
+use crate::engine::{Callback, Engine, Written};
 use crate::error::{Error, Result};
 use crate::event::Stats;
 use crate::format::manifest::MAX_META;
@@ -20,6 +20,7 @@ use crate::recovery::report::RecoveryReport;
 use crate::recovery::{self, Recovered};
 use crate::snapshot::Snapshot;
 use crate::storage::{Observer, Storage, StoredFile};
+use crate::truncate;
 use crate::worker;
 
 /// A write-ahead log, open for writing.
@@ -123,14 +124,13 @@ impl Wal {
         let engine = Arc::new(Engine {
             writer: Mutex::new(Writer::new(active, tail, next_seq, spares)),
             commit: Commit::new(live),
-            keeper: Keeper::new(storage.clone(), plan, manifest, next_ordinal),
+            keeper: Keeper::new(storage.clone(), plan, manifest, next_ordinal, Arc::clone(&readers)),
             storage,
             readers,
             mode: options.sync_mode,
             threaded: options.background == Background::Thread,
             listener: options.listener.clone(),
             segment_waits: AtomicU64::new(0),
-            removed: AtomicU64::new(0),
             callback: AtomicUsize::new(0),
         });
         let worker = if engine.threaded { Some(worker::start(&engine)?) } else { None };
@@ -231,25 +231,25 @@ impl Wal {
     /// # Errors
     /// As [`Wal::append`].
     pub fn append_batch<T: AsRef<[u8]>>(&self, records: &[T]) -> Result<Seqs> {
-        let (seqs, rotated) = self.write_batch(records)?;
+        let Written { outcome: seqs, rotated, epoch } = self.write_batch(records)?;
         if let Some(last) = seqs.last() {
-            self.engine.sync_to(last)?;
+            self.engine.sync_to(last, epoch)?;
         }
         self.engine.after_rotation(rotated);
         Ok(seqs)
     }
 
-    fn write_batch<T: AsRef<[u8]>>(&self, records: &[T]) -> Result<(Seqs, bool)> {
+    fn write_batch<T: AsRef<[u8]>>(&self, records: &[T]) -> Result<Written<Seqs>> {
         let engine = &self.engine;
         engine.enter()?;
         if records.is_empty() {
-            return Ok((Seqs::new(lock(&engine.writer).last_seq() + 1, 0), false));
+            let seqs = Seqs::new(lock(&engine.writer).last_seq() + 1, 0);
+            return Ok(Written { outcome: seqs, rotated: false, epoch: engine.commit.epoch() });
         }
-        let written = engine.write(|writer| {
+        engine.write(|writer| {
             let _callback = Callback::enter(engine);
             writer.append_batch(0, records)
-        })?;
-        Ok((written.outcome, written.rotated))
+        })
     }
 
     /// Publishes one record in any [`SyncMode`] and returns its [`Pending`] durability.
@@ -259,7 +259,7 @@ impl Wal {
     pub fn submit(&self, payload: &[u8]) -> Result<Pending> {
         let written = self.engine.write(|writer| writer.append(0, &[IoSlice::new(payload)]))?;
         self.engine.after_rotation(written.rotated);
-        Ok(Pending::new(Arc::clone(&self.engine), Seqs::new(written.outcome, 1)))
+        Ok(Pending::new(Arc::clone(&self.engine), Seqs::new(written.outcome, 1), written.epoch))
     }
 
     /// Publishes `records` as one batch in any [`SyncMode`] and returns its [`Pending`] durability.
@@ -267,9 +267,9 @@ impl Wal {
     /// # Errors
     /// As [`Wal::append`].
     pub fn submit_batch<T: AsRef<[u8]>>(&self, records: &[T]) -> Result<Pending> {
-        let (seqs, rotated) = self.write_batch(records)?;
+        let Written { outcome: seqs, rotated, epoch } = self.write_batch(records)?;
         self.engine.after_rotation(rotated);
-        Ok(Pending::new(Arc::clone(&self.engine), seqs))
+        Ok(Pending::new(Arc::clone(&self.engine), seqs, epoch))
     }
 
     /// Publishes one record if that takes no waiting, for no lock, segment or sync; `None` if it would. What is not
@@ -288,8 +288,9 @@ impl Wal {
     /// [`Error::Poisoned`] if this or an earlier sync failed; [`Error::Closed`]; [`Error::Reentrant`].
     pub fn sync(&self) -> Result<u64> {
         self.engine.enter()?;
+        let epoch = self.engine.commit.epoch();
         let last = self.positions().last;
-        self.engine.sync_to(last)?;
+        self.engine.sync_to(last, epoch)?;
         Ok(last)
     }
 
@@ -299,8 +300,9 @@ impl Wal {
     /// As [`Wal::sync`], and [`Error::OutOfRange`] if `seq` was never appended.
     pub fn sync_to(&self, seq: u64) -> Result<()> {
         self.engine.enter()?;
+        let epoch = self.engine.commit.epoch();
         self.in_range(seq)?;
-        self.engine.sync_to(seq)
+        self.engine.sync_to(seq, epoch)
     }
 
     fn in_range(&self, seq: u64) -> Result<()> {
@@ -323,9 +325,7 @@ impl Wal {
     /// Everything that is published now, without a copy.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let live = self.engine.commit.live();
-        let (shown, end) = (live.segments.len(), live.active().end());
-        self.engine.view(live, shown, end)
+        self.engine.snapshot()
     }
 
     /// Everything that is durable now, without a copy.
@@ -344,9 +344,12 @@ impl Wal {
     pub fn checkpoint(&self, up_to: u64) -> Result<()> {
         let engine = &self.engine;
         engine.enter()?;
+        let epoch = engine.commit.epoch();
         self.in_range(up_to)?;
-        engine.sync_to(up_to)?;
+        engine.sync_to(up_to, epoch)?;
         let mut books = engine.keeper.books();
+        // The record may have been cut off since.
+        self.in_range(up_to)?;
         if up_to <= books.current().header.checkpoint_seq {
             return Ok(());
         }
@@ -363,29 +366,31 @@ impl Wal {
     /// As [`Wal::sync`]; [`Error::Io`] if a file could not be removed, though the records are gone: the next open
     /// removes it.
     pub fn truncate_front(&self, up_to: u64) -> Result<()> {
-        let engine = &self.engine;
-        engine.enter()?;
-        let up_to = up_to.min(self.positions().last);
-        engine.sync_to(up_to)?;
-        let mut books = engine.keeper.books();
-        if up_to < books.current().header.first_seq {
-            return Ok(());
-        }
-        engine.commit.check()?;
-        let is_gone = |last_seq: u64| last_seq <= up_to;
-        let gone = books.current().sealed().iter().take_while(|entry| is_gone(entry.last_seq)).count();
-        books.update(&engine.commit, |next| {
-            next.header.first_seq = up_to + 1;
-            next.entries.drain(..gone);
-        })?;
-        let mut dropped = Vec::new();
-        engine.commit.change(|live| {
-            live.first_seq = up_to + 1;
-            dropped.extend(live.segments.iter().take(gone).cloned());
-            live.segments = Arc::new(live.segments[gone..].to_vec());
-        });
-        drop(books);
-        engine.remove(dropped)
+        self.engine.enter()?;
+        truncate::front(&self.engine, up_to)
+    }
+
+    /// Cuts off the records above `after`, which must end a batch, durably and in one step. The next append gets
+    /// `after + 1`. Views that exist keep what they show; whoever waits for a record that is cut off gets
+    /// [`Error::TruncatedBack`]. The checkpoint goes back to `after` if it was above.
+    ///
+    /// # Errors
+    /// As [`Wal::append`]; [`Error::OutOfRange`] if `after` was never appended, [`Error::Truncated`] if it lies before
+    /// the record in front of the first, [`Error::InsideBatch`]; [`Error::Corrupt`] if the way to `after` is damaged;
+    /// [`Error::Io`] if a file could not be removed, though the records are gone.
+    pub fn truncate_back(&self, after: u64) -> Result<()> {
+        self.engine.enter()?;
+        truncate::back(&self.engine, after)
+    }
+
+    /// Drops every record and goes on at `next_seq`, durably and in one step: after a state was installed from
+    /// elsewhere. The checkpoint stays.
+    ///
+    /// # Errors
+    /// As [`Wal::truncate_back`]; [`Error::OutOfRange`] if `next_seq` is not above the last record, or 2^62 or more.
+    pub fn reset(&self, next_seq: u64) -> Result<()> {
+        self.engine.enter()?;
+        truncate::reset(&self.engine, next_seq)
     }
 
     /// Stores up to 1,024 bytes of the user's beside the log, durably and in one step: a vote, a term.

@@ -33,8 +33,9 @@ fn run(engine: &Engine) {
 pub(crate) fn work_once(engine: &Engine, signalled: bool) {
     let due = delay(engine.mode).is_some() || engine.commit.is_awaited();
     if due {
+        let epoch = engine.commit.epoch();
         let last = engine.commit.live().active().last_seq();
-        let _ = engine.commit.sync_to(last);
+        let _ = engine.commit.sync_to(last, epoch);
     }
     if signalled {
         let _ = engine.keeper.maintain(&engine.writer, &engine.commit);

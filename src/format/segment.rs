@@ -35,6 +35,8 @@ pub(crate) const MAX_CAPACITY: usize = 1 << 34;
 
 /// In `published`: the log goes on in the next segment.
 pub(crate) const CLOSED: u64 = 1 << 63;
+/// In `published`: something published here was cut off again.
+pub(crate) const CUT: u64 = 1 << 62;
 
 /// What a segment file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

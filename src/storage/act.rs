@@ -57,6 +57,13 @@ pub enum Act<'a> {
         /// The new name.
         to: &'a Path,
     },
+    /// Give a file a second name, which must not be there.
+    Link {
+        /// The name that it has.
+        from: &'a Path,
+        /// The name that it gets.
+        to: &'a Path,
+    },
     /// Take a name away.
     Remove(&'a Path),
     /// Lock a file.
@@ -72,7 +79,7 @@ impl<'a> Act<'a> {
             Self::Populate(path) | Self::SyncFile(path) | Self::SyncDir(path) | Self::List(path) => path,
             Self::Remove(path) | Self::Lock(path) => path,
             Self::Allocate { path, .. } | Self::Write { path, .. } | Self::SyncRange { path, .. } => path,
-            Self::Rename { from, .. } => from,
+            Self::Rename { from, .. } | Self::Link { from, .. } => from,
         }
     }
 
@@ -88,6 +95,7 @@ impl<'a> Act<'a> {
             Self::SyncRange { .. } | Self::SyncFile(_) | Self::SyncDir(_) => "sync",
             Self::List(_) => "list",
             Self::Rename { .. } => "rename",
+            Self::Link { .. } => "link",
             Self::Remove(_) => "remove",
             Self::Lock(_) => "lock",
         }

@@ -192,6 +192,12 @@ impl Storage {
         self.act(Act::Rename { from: &from, to: &to }, || std::fs::rename(&from, &to))
     }
 
+    /// Gives the file `from` a second name `to`, which must not be there.
+    pub(crate) fn link(&self, from: &str, to: &str) -> Result<()> {
+        let (from, to) = (self.path(from), self.path(to));
+        self.act(Act::Link { from: &from, to: &to }, || std::fs::hard_link(&from, &to))
+    }
+
     /// Removes `name`.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         let path = self.path(name);
