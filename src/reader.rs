@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::name::READERS;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::recovery::examine::{Access, Examined, check_files, examine};
+use crate::recovery::refuse_lost_manifest;
 use crate::segment::Segment;
 use crate::snapshot::{Snapshot, View};
 use crate::storage::{Storage, StoredFile};
@@ -30,24 +31,19 @@ pub struct Reader {
 }
 
 /// A state of the log that held together while it was looked at.
-pub(crate) struct Observed {
-    pub(crate) manifest: Manifest,
-    pub(crate) examined: Examined,
+struct Observed {
+    manifest: Manifest,
+    examined: Examined,
 }
 
 impl Reader {
     /// Opens the log in `dir` for reading.
     ///
     /// # Errors
-    /// [`Error::Io`] if there is no log or it cannot be read.
+    /// [`Error::Io`] if there is no log or it cannot be read; [`Error::NoManifest`] or [`Error::Version`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        let storage = Storage::new(dir.as_ref(), 0o600, None);
-        if ManifestFile::peek(&storage)?.is_none() {
-            return Err(no_log(&storage));
-        }
-        let readers = open_readers(&storage)?;
-        readers.lock_shared()?;
-        Ok(Self { storage, readers: Arc::new(readers) })
+        let (storage, readers) = attend(dir.as_ref())?;
+        Ok(Self { storage, readers })
     }
 
     /// Everything that is there now: what an open for writing would keep, and what a living writer has published.
@@ -56,26 +52,37 @@ impl Reader {
     /// [`Error::Corrupt`], [`Error::MissingSegment`], [`Error::NoManifest`], [`Error::Foreign`], [`Error::Version`] or
     /// [`Error::Io`] if the log cannot be trusted.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        let (observed, segments) = self.settled(|storage, manifest| {
-            let examined = examine(storage, manifest, Access::Shared)?;
-            let observed = Observed { manifest: manifest.clone(), examined };
-            let segments = attach(storage, &observed)?;
-            Ok((observed, segments))
-        })?;
-        let header = observed.manifest.header;
-        Ok(Snapshot::new(View {
-            shown: segments.len(),
-            segments: Arc::new(segments),
-            end: observed.examined.end(),
-            first_seq: header.first_seq,
-            checkpoint_seq: header.checkpoint_seq,
-            _readers: Arc::clone(&self.readers),
-        }))
+        snapshot(&self.storage, &self.readers)
     }
+}
 
-    fn settled<T>(&self, look: impl FnMut(&Storage, &Manifest) -> Result<T>) -> Result<T> {
-        settled(&self.storage, look)
-    }
+/// The directory of a log that is there, and the lock that keeps its files from being used again.
+pub(crate) fn attend(dir: &Path) -> Result<(Storage, Arc<StoredFile>)> {
+    let storage = Storage::new(dir, 0o600, None);
+    present(&storage)?;
+    let readers = open_readers(&storage)?;
+    readers.lock_shared()?;
+    Ok((storage, Arc::new(readers)))
+}
+
+/// Everything that is there now.
+pub(crate) fn snapshot(storage: &Storage, readers: &Arc<StoredFile>) -> Result<Snapshot> {
+    let (observed, segments) = settled(storage, |storage, manifest| {
+        check_files(storage, &manifest.entries, &storage.list()?)?;
+        let examined = examine(storage, manifest, Access::Shared)?;
+        let observed = Observed { manifest: manifest.clone(), examined };
+        let segments = attach(storage, &observed)?;
+        Ok((observed, segments))
+    })?;
+    let header = observed.manifest.header;
+    Ok(Snapshot::new(View {
+        shown: segments.len(),
+        segments: Arc::new(segments),
+        end: observed.examined.end(),
+        first_seq: header.first_seq,
+        checkpoint_seq: header.checkpoint_seq,
+        _readers: Arc::clone(readers),
+    }))
 }
 
 /// Looks at the log until what is seen holds together.
@@ -86,12 +93,8 @@ impl Reader {
 pub(crate) fn settled<T>(storage: &Storage, mut look: impl FnMut(&Storage, &Manifest) -> Result<T>) -> Result<T> {
     let mut before: Option<(Manifest, String)> = None;
     loop {
-        let manifest = ManifestFile::peek(storage)?.ok_or_else(|| no_log(storage))?;
-        let seen = storage
-            .list()
-            .and_then(|listed| check_files(storage, &manifest, &listed))
-            .and_then(|()| look(storage, &manifest));
-        match seen {
+        let manifest = present(storage)?;
+        match look(storage, &manifest) {
             Ok(seen) => return Ok(seen),
             Err(e) => {
                 let now = Some((manifest, e.to_string()));
@@ -102,6 +105,16 @@ pub(crate) fn settled<T>(storage: &Storage, mut look: impl FnMut(&Storage, &Mani
             }
         }
     }
+}
+
+/// The manifest of a log that is there.
+pub(crate) fn present(storage: &Storage) -> Result<Manifest> {
+    if let Some(manifest) = ManifestFile::peek(storage)? {
+        return Ok(manifest);
+    }
+    let absent = storage.list().and_then(|listed| refuse_lost_manifest(storage, &listed)).err();
+    // Another process may have created the log since.
+    ManifestFile::peek(storage)?.ok_or_else(|| absent.unwrap_or_else(|| no_log(storage)))
 }
 
 fn no_log(storage: &Storage) -> Error {

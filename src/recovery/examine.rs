@@ -132,11 +132,11 @@ impl Examined {
     }
 }
 
-/// Refuses if a segment that the manifest names is not among `listed` with its length.
-pub(crate) fn check_files(storage: &Storage, manifest: &Manifest, listed: &[Listed]) -> Result<()> {
+/// Refuses if a segment of `entries` is not among `listed` with its length.
+pub(crate) fn check_files(storage: &Storage, entries: &[Entry], listed: &[Listed]) -> Result<()> {
     let lens: std::collections::HashMap<&str, u64> =
         listed.iter().filter(|file| file.is_file).map(|file| (file.name.as_str(), file.len)).collect();
-    for entry in &manifest.entries {
+    for entry in entries {
         let name = file_name(entry.ordinal);
         let found_len = lens.get(name.as_str()).copied();
         if found_len != Some(entry.capacity) {

@@ -11,14 +11,13 @@ use crate::error::{Error, Foreign, Result};
 use crate::format::PAGE;
 use crate::format::manifest::{Entry, Header, MAX_NUMBER};
 use crate::format::name::{LOCK, MANIFEST, MANIFEST_TMP, READERS, SegmentName};
-use crate::format::segment::{FRAMES_AT, IDENTITY_AT, Identity, MAX_CAPACITY, MIN_CAPACITY};
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::map::Tail;
 use crate::options::{Options, SyncMode};
 use crate::planted::{Bug, planted};
 use crate::recovery::examine::{Access, Examined, check_files, examine, torn_tail};
 use crate::recovery::report::{RecoveryReport, TailState};
-use crate::scan::{self, Window};
+use crate::scan;
 use crate::segment::{Preparation, Segment, Spare, file_name};
 use crate::storage::{Listed, Storage, StoredFile};
 
@@ -42,7 +41,8 @@ pub(crate) fn open(storage: &Storage, options: &Options) -> Result<Recovered> {
     let listed = storage.list()?;
     let has_manifest = listed.iter().any(|file| file.name == MANIFEST);
     if !has_manifest && !options.create {
-        let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no log, and create is off");
+        refuse_lost_manifest(storage, &listed)?;
+        let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no log in this directory");
         return Err(Error::io("open", storage.dir(), source));
     }
     let lock = take_lock(storage)?;
@@ -84,7 +84,7 @@ fn examined(storage: &Storage, options: &Options, manifest: &mut ManifestFile) -
         let reason = "the log carries another user tag";
         return Err(Error::Foreign(Box::new(Foreign { path: storage.path(MANIFEST), reason })));
     }
-    check_files(storage, state, &storage.list()?)?;
+    check_files(storage, &state.entries, &storage.list()?)?;
     let examined = examine(storage, state, Access::Exclusive)?;
     if options.strict && examined.tail() == TailState::Torn {
         return Err(torn_tail(storage, &examined));
@@ -150,12 +150,7 @@ fn create(
     listed: &[Listed],
     new_names: &[std::path::PathBuf],
 ) -> Result<ManifestFile> {
-    for file in listed {
-        let Some(ordinal) = SegmentName::decode(&file.name) else { continue };
-        if !file.is_file || !is_unfinished(storage, ordinal, file)? {
-            return Err(Error::NoManifest { path: Box::new(storage.path(MANIFEST)) });
-        }
-    }
+    refuse_lost_manifest(storage, listed)?;
     for ordinal in [1, 2] {
         remove_if_there(storage, file_name(ordinal).as_str())?;
     }
@@ -175,23 +170,34 @@ fn create(
     ManifestFile::create(storage, Manifest { header, meta: Vec::new(), entries })
 }
 
-/// Whether a segment without a manifest can only be what an unfinished creation left: no frame in it verifies.
+/// Refuses a directory that holds segments of a log whose manifest is gone.
+pub(crate) fn refuse_lost_manifest(storage: &Storage, listed: &[Listed]) -> Result<()> {
+    for file in listed {
+        let Some(ordinal) = SegmentName::decode(&file.name) else { continue };
+        if !file.is_file || !is_unfinished(storage, ordinal, file)? {
+            return Err(Error::NoManifest { path: Box::new(storage.path(MANIFEST)) });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a segment without a manifest can only be what an unfinished creation left: nothing stands behind its page 0.
 fn is_unfinished(storage: &Storage, ordinal: u64, found: &Listed) -> Result<bool> {
     if !matches!(ordinal, 1 | 2) {
         return Ok(false);
     }
-    let in_range = (MIN_CAPACITY as u64..=MAX_CAPACITY as u64).contains(&found.len);
-    if !in_range {
-        return Ok(true);
-    }
     let file = storage.open_read(&found.name)?;
-    let mut page = [0; PAGE];
-    file.read_at(&mut page, 0)?;
-    let salts = IDENTITY_AT.into_iter().filter_map(|at| Identity::decode(&page[at..])).map(|copy| copy.salt);
-    let map = file.map_read_only(found.len as usize, found.len as usize)?;
-    storage.populate_read(file.path(), &map, FRAMES_AT..map.len())?;
-    let any = Window { next_seq: 1, ahead: usize::MAX, above: 0 };
-    Ok(salts.into_iter().all(|salt| scan::search(map.prefix(), salt, FRAMES_AT, any).frames == 0))
+    let mut bytes = vec![0; 64 * PAGE];
+    let mut at = PAGE as u64;
+    while at < found.len {
+        let chunk = &mut bytes[..(found.len - at).min(64 * PAGE as u64) as usize];
+        file.read_at(chunk, at)?;
+        if !scan::is_zero(chunk) {
+            return Ok(false);
+        }
+        at += chunk.len() as u64;
+    }
+    Ok(true)
 }
 
 fn prepare_first(storage: &Storage, options: &Options, log_id: [u8; 16], ordinal: u64, other: u32) -> Result<Spare> {
