@@ -79,6 +79,7 @@ mod error;
 mod event;
 mod format;
 mod index;
+pub mod inspect;
 mod manifest;
 mod map;
 mod options;

@@ -196,7 +196,10 @@ fn damaged(segment: &Segment, end: End, offset: usize, expected_seq: u64) -> Err
 }
 
 /// The header of the frame at `at` of `segment`, if it is the record `seq` and whole.
-fn verify(segment: &Segment, end: End, at: usize, seq: u64) -> Result<Header> {
+pub(crate) fn verify(segment: &Segment, end: End, at: usize, seq: u64) -> Result<Header> {
+    if at + HEADER > end.offset {
+        return Err(damaged(segment, end, at, seq));
+    }
     segment.bring_in(at, at + HEADER)?;
     let frames = segment.frames(end)?;
     let fits = frame::peek(frames, at).ok_or_else(|| damaged(segment, end, at, seq))?;

@@ -95,20 +95,27 @@ pub(crate) fn seal(frame: &mut [u8], header: &Header, salt: u32) {
 
 /// The header at `at` as it stands, iff its fields are in range and the frame fits: everything but the CRC.
 pub(crate) fn peek(frames: &[u8], at: usize) -> Option<Header> {
+    let (fields, header) = fields(frames, at)?;
+    let fits = (at - FRAMES_AT).checked_add(size(header.len as usize)?)? <= frames.len();
+    (fits && fields[FLAGS] & !COMMIT == 0 && fields[RESERVED] == 0).then_some(header)
+}
+
+/// The header at `at` as it stands, whatever its fields are.
+pub(crate) fn raw(frames: &[u8], at: usize) -> Option<Header> {
+    fields(frames, at).map(|(_, header)| header)
+}
+
+fn fields(frames: &[u8], at: usize) -> Option<([u8; HEADER], Header)> {
     let index = at.checked_sub(FRAMES_AT).filter(|index| index.is_multiple_of(ALIGN))?;
     let fields: [u8; HEADER] = array(frames.get(index..index.checked_add(HEADER)?)?, 0);
-    let len = get_u32(&fields, LEN);
-    let fits = index.checked_add(size(len as usize)?)? <= frames.len();
-    if !fits || fields[FLAGS] & !COMMIT != 0 || fields[RESERVED] != 0 {
-        return None;
-    }
-    Some(Header {
-        len,
+    let header = Header {
+        len: get_u32(&fields, LEN),
         seq: get_u64(&fields, SEQ),
         durable_back: get_u32(&fields, DURABLE_BACK),
         commit: fields[FLAGS] == COMMIT,
         tag: get_u16(&fields, TAG),
-    })
+    };
+    Some((fields, header))
 }
 
 /// The CRC that stands in the frame at `at`, and the bytes that it covers; `header` came from [`peek`] at `at`.

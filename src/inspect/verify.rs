@@ -1,0 +1,156 @@
+//! Whether all of a log verifies.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::format::manifest::Entry;
+use crate::format::name::LOCK;
+use crate::format::segment::FRAMES_AT;
+use crate::inspect::holder::holder;
+use crate::manifest::Manifest;
+use crate::reader::{present, settled};
+use crate::recovery::examine::{Access, Examined, check_files, examine};
+use crate::recovery::report::{Cut, TailState};
+use crate::segment::Segment;
+use crate::snapshot;
+use crate::storage::Storage;
+
+/// How many bytes are read between two reports of progress.
+const REPORT: u64 = 4 << 20;
+
+/// How far a verification has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// The ordinal of the segment that is read.
+    pub segment: u64,
+    /// Bytes that were read.
+    pub bytes_done: u64,
+    /// Bytes to be read in all.
+    pub bytes_total: u64,
+}
+
+/// What a verification found.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Verification {
+    /// The first record's sequence number.
+    pub first_seq: u64,
+    /// The last record's sequence number; `None` if damage hides the end.
+    pub last_seq: Option<u64>,
+    /// How the log ends; `None` if damage hides the end. Beside a living writer, what is torn is only being written.
+    pub tail: Option<TailState>,
+    /// What the next open would cut, if the end is torn.
+    pub cut: Option<Cut>,
+    /// The process that has the log open for writing, where the system tells (Linux).
+    pub writer: Option<u32>,
+    /// Segments that hold records and were read.
+    pub segments: u64,
+    /// Records that verified, those included that a truncation hides in a segment that is still needed.
+    pub records: u64,
+    /// Bytes of frames that verified.
+    pub bytes: u64,
+    /// What is wrong, one error for each damaged segment, oldest first.
+    pub damages: Vec<crate::Error>,
+}
+
+/// Verifies the log in `storage`.
+pub(crate) fn verify(storage: &Storage, progress: impl FnMut(Progress)) -> Result<Verification> {
+    let judged = settled(storage, |storage, manifest| {
+        check_files(storage, &manifest.entries[manifest.active_index()..], &storage.list()?)?;
+        Ok((manifest.clone(), examine(storage, manifest, Access::Shared)?))
+    });
+    let (manifest, end) = match judged {
+        Ok((manifest, examined)) => (manifest, Ok(examined)),
+        Err(e) => (present(storage)?, Err(e)),
+    };
+    let mut found = Verification {
+        first_seq: manifest.header.first_seq,
+        last_seq: None,
+        tail: None,
+        cut: None,
+        writer: holder(&storage.path(LOCK)),
+        segments: 0,
+        records: 0,
+        bytes: 0,
+        damages: Vec::new(),
+    };
+    read_sealed(storage, &manifest, &mut found, progress)?;
+    match end {
+        Ok(examined) => add_end(&mut found, &manifest, &examined),
+        Err(e) => found.damages.push(e),
+    }
+    Ok(found)
+}
+
+/// Counts what was read when the end was judged.
+fn add_end(found: &mut Verification, manifest: &Manifest, examined: &Examined) {
+    let end = examined.end();
+    found.last_seq = Some(examined.last_seq());
+    found.tail = Some(examined.tail());
+    found.cut = examined.cut;
+    found.add(end.count, end.offset);
+    if let Some((offset, last_seq)) = examined.judged.completed {
+        found.add(last_seq + 1 - manifest.active().base_seq, offset);
+    }
+}
+
+impl Verification {
+    /// Counts a segment of `records`, whose frames end at `end`.
+    fn add(&mut self, records: u64, end: usize) {
+        self.segments += 1;
+        self.records += records;
+        self.bytes += (end - FRAMES_AT) as u64;
+    }
+}
+
+fn read_sealed(
+    storage: &Storage,
+    manifest: &Manifest,
+    found: &mut Verification,
+    mut progress: impl FnMut(Progress),
+) -> Result<()> {
+    let len = |entry: &Entry| entry.end_offset - FRAMES_AT as u64;
+    let bytes_total = manifest.sealed().iter().map(len).sum();
+    let mut before = 0;
+    for entry in manifest.sealed() {
+        let report = |done| progress(Progress { segment: entry.ordinal, bytes_done: before + done, bytes_total });
+        let segment = Segment::sealed(storage, *entry, manifest.header.log_id);
+        match read_segment(&segment, report) {
+            Ok(records) => found.add(records, segment.end().offset),
+            Err(e) if is_named(storage, entry)? => found.damages.push(e),
+            // Truncated meanwhile.
+            Err(_) => {}
+        }
+        before += len(entry);
+    }
+    Ok(())
+}
+
+/// Whether the manifest still names the segment.
+fn is_named(storage: &Storage, entry: &Entry) -> Result<bool> {
+    let named = |now: &Entry| (now.ordinal, now.salt) == (entry.ordinal, entry.salt);
+    Ok(present(storage)?.entries.iter().any(named))
+}
+
+/// Reads a sealed segment whole; returns how many records it has.
+fn read_segment(segment: &Arc<Segment>, mut report: impl FnMut(u64)) -> Result<u64> {
+    let end = segment.end();
+    let (mut at, mut seq, mut committed, mut reported) = (FRAMES_AT, segment.base_seq(), true, 0);
+    report(0);
+    while at < end.offset {
+        let header = snapshot::verify(segment, end, at, seq)?;
+        (at, seq, committed) = (at + header.frame_size(), seq + 1, header.commit);
+        let done = (at - FRAMES_AT) as u64;
+        if done - reported >= REPORT {
+            report(done);
+            reported = done;
+        }
+    }
+    if !committed || seq != segment.base_seq() + end.count {
+        return Err(segment.damage(at, seq, end.offset, "the segment does not end as the manifest says"));
+    }
+    segment.map()?;
+    report((end.offset - FRAMES_AT) as u64);
+    Ok(end.count)
+}
