@@ -1,1 +1,95 @@
-fn main() {}
+//! `mmap-wal`: the command line of the log. One file per command, and nothing but the library's public interface.
+#![deny(unsafe_code)]
+
+mod acks;
+mod append;
+mod checkpoint;
+mod crash_test;
+mod dump;
+mod failure;
+mod parse;
+mod records;
+mod replay;
+mod stat;
+mod text;
+mod truncate;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::{Outcome, USAGE};
+
+/// A memory-mapped segment write-ahead log.
+///
+/// Exit codes: 0 ok, 1 torn tail (verify), loss (crash-test) or another failure, 2 corrupt or missing segment, 3 cannot
+/// read, 4 locked by another writer, 5 no space, 64 usage.
+#[derive(Parser)]
+#[command(name = "mmap-wal", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Append each line of standard input as a record, creating the log if there is none.
+    Append(append::Args),
+    /// Print the records.
+    Replay(replay::Args),
+    /// Say what the log is made of and how it ends.
+    Stat(stat::Args),
+    /// Read everything and verify every checksum.
+    Verify(verify::Args),
+    /// List the frames of the segments as they stand, good or bad.
+    Dump(dump::Args),
+    /// Note durably that everything up to a record has been applied elsewhere.
+    Checkpoint(checkpoint::Args),
+    /// Remove the records up to one from the front.
+    Truncate(truncate::Args),
+    /// Kill a writer at random times, again and again, and check that nothing acknowledged is lost.
+    CrashTest(crash_test::Args),
+    /// The writer that crash-test kills.
+    #[command(hide = true)]
+    CrashWriter(crash_test::writer::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help that nobody reads is no failure.
+            let _ = e.print();
+            return if e.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(&cli.command) {
+        Ok(code) => code.into(),
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: &Command) -> Outcome {
+    match command {
+        Command::Append(args) => append::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::Stat(args) => stat::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Dump(args) => dump::run(args),
+        Command::Checkpoint(args) => checkpoint::run(args),
+        Command::Truncate(args) => truncate::run(args),
+        Command::CrashTest(args) => crash_test::run(args),
+        Command::CrashWriter(args) => crash_test::writer::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_command_is_declared_without_contradiction() {
+        super::Cli::command().debug_assert();
+    }
+}
