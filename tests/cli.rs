@@ -2,141 +2,19 @@
 //! beside a living writer and after a kill. Does not prove that nothing is lost: `kills.rs` tries that.
 #![allow(missing_docs)]
 
-use std::io::{BufRead, BufReader, Read, Write};
+#[path = "cli/fixture.rs"]
+mod fixture;
+#[path = "cli/refusals.rs"]
+mod refusals;
+
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Stdio;
 
 use mmap_wal::{Options, SyncMode, Wal};
 use serde_json::Value;
 
-struct Fixture {
-    dir: tempfile::TempDir,
-}
-
-/// What a command came to.
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mmap-wal"));
-    command.args(args);
-    command
-}
-
-fn ran(output: Output) -> Ran {
-    Ran {
-        code: output.status.code().expect("an exit code"),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
-
-fn run(args: &[&str]) -> Ran {
-    ran(command(args).stdin(Stdio::null()).output().expect("a run"))
-}
-
-fn run_with(args: &[&str], input: &[u8]) -> Ran {
-    let mut child =
-        command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a child");
-    let mut stdin = child.stdin.take().expect("its input");
-    let input = input.to_vec();
-    let feeder = std::thread::spawn(move || {
-        // The command may refuse before it has read everything.
-        let _ = stdin.write_all(&input);
-    });
-    let output = child.wait_with_output().expect("its output");
-    feeder.join().expect("the feeder");
-    ran(output)
-}
-
-impl Ran {
-    /// Success that says nothing on standard error.
-    fn ok(self) -> String {
-        assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{}", self.stdout);
-        self.stdout
-    }
-
-    /// A failure of one sentence that holds `part`; returns what was printed before.
-    fn failed(self, code: i32, part: &str) -> String {
-        assert_eq!(self.code, code, "{}", self.stderr);
-        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
-        assert!(self.stderr.starts_with("mmap-wal: ") && self.stderr.contains(part), "{}", self.stderr);
-        self.stdout
-    }
-}
-
-impl Fixture {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a directory") }
-    }
-
-    /// With a log of the lines 1 to `count`, in small segments, closed.
-    fn with_lines(count: u64) -> Self {
-        let fixture = Self::new();
-        let lines: String = (1..=count).map(|n| format!("{n}\n")).collect();
-        let args = ["append", &fixture.log(), "--segment-size", "12KiB", "--sync-mode", "none", "--quiet"];
-        assert_eq!(run_with(&args, lines.as_bytes()).ok(), "");
-        fixture
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn log(&self) -> String {
-        self.path("log").to_string_lossy().into_owned()
-    }
-
-    fn segment(&self, ordinal: u64) -> PathBuf {
-        self.path("log").join(format!("{ordinal:020}.wal"))
-    }
-
-    fn flip(&self, ordinal: u64, offset: u64) {
-        let file = writable(&self.segment(ordinal));
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, offset).expect("a byte");
-        file.write_all_at(&[byte[0] ^ 0x40], offset).expect("another byte");
-    }
-
-    fn stat(&self) -> Value {
-        serde_json::from_str(&run(&["stat", "--json", &self.log()]).ok()).expect("JSON")
-    }
-}
-
-fn writable(path: &Path) -> std::fs::File {
-    std::fs::OpenOptions::new().read(true).write(true).open(path).expect("the file")
-}
-
-fn lines(numbers: std::ops::RangeInclusive<u64>) -> String {
-    numbers.map(|n| format!("{n}\n")).collect()
-}
-
-/// A writer that waits for more input, after it has acknowledged `count` lines.
-fn living_writer(fixture: &Fixture, count: u64, extra: &[&str]) -> (Child, BufReader<std::process::ChildStdout>) {
-    let log = fixture.log();
-    let mut args = vec!["append", &log, "--segment-size", "12KiB"];
-    args.extend(extra);
-    let mut child = command(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a writer");
-    let stdin = child.stdin.as_mut().expect("its input");
-    stdin.write_all(lines(1..=count).as_bytes()).expect("lines");
-    stdin.flush().expect("a flush");
-    let mut acks = BufReader::new(child.stdout.take().expect("its output"));
-    let mut line = String::new();
-    while line.trim() != count.to_string() {
-        line.clear();
-        assert_ne!(acks.read_line(&mut line).expect("an acknowledgement"), 0);
-    }
-    (child, acks)
-}
-
-fn kill(mut child: Child) {
-    child.kill().expect("a kill");
-    child.wait().expect("an end");
-}
+use crate::fixture::{Fixture, command, kill, lines, living_writer, ran, run, run_with, writable};
 
 // append
 
@@ -412,105 +290,6 @@ fn truncate_removes_from_the_front_and_numbers_go_on() {
     run(&["truncate", &fixture.log(), "--up-to", "9999"]).ok();
     assert_eq!(run(&["replay", &fixture.log()]).ok(), "");
     assert_eq!(run_with(&["append", &fixture.log()], b"x").ok(), "301\n");
-}
-
-// wrong input
-
-#[test]
-fn a_command_line_that_makes_no_sense_exits_with_64() {
-    let fixture = Fixture::new();
-    let log = fixture.log();
-    let wrong: [&[&str]; 14] = [
-        &[],
-        &["nonsense"],
-        &["append"],
-        &["append", &log, "--sync-mode", "often"],
-        &["append", &log, "--segment-size", "4KiB"],
-        &["append", &log, "--segment-size", "64Kxb"],
-        &["append", &log, "--batch", "0"],
-        &["append", &log, "--sync-records", "0"],
-        &["append", &log, "--sync-delay", "10"],
-        &["replay", &log, "--with-seq", "--json"],
-        &["checkpoint", &log],
-        &["checkpoint", &log, "-1"],
-        &["truncate", &log],
-        &["dump", &log, "first"],
-    ];
-    for args in wrong {
-        let refused = run(args);
-        assert_eq!((refused.code, refused.stdout.as_str()), (64, ""), "{args:?}: {}", refused.stderr);
-    }
-    assert!(!fixture.path("log").exists());
-    assert!(run(&["--help"]).ok().contains("crash-test"));
-    assert!(run(&["append", "--help"]).ok().contains("--sync-delay"));
-    assert!(run(&["--version"]).ok().starts_with("mmap-wal "));
-}
-
-#[test]
-fn no_command_but_append_makes_anything_where_no_log_is() {
-    let fixture = Fixture::new();
-    std::fs::create_dir(fixture.path("empty")).expect("a directory");
-    std::fs::write(fixture.path("file"), b"").expect("a file");
-    for (name, part) in [("empty", "there is no log"), ("absent", "No such file"), ("file", "Not a directory")] {
-        let dir = fixture.path(name).to_string_lossy().into_owned();
-        let commands: [&[&str]; 6] = [
-            &["replay", &dir],
-            &["stat", &dir],
-            &["verify", &dir],
-            &["dump", &dir],
-            &["checkpoint", &dir, "1"],
-            &["truncate", &dir, "--up-to", "1"],
-        ];
-        for args in commands {
-            assert_eq!(run(args).failed(3, part), "", "{args:?}");
-        }
-    }
-    run(&["append", &fixture.path("file").to_string_lossy()]).failed(3, "Not a directory");
-    assert_eq!(std::fs::read_dir(fixture.path("empty")).expect("the directory").count(), 0);
-    assert!(!fixture.path("absent").exists());
-}
-
-#[test]
-fn a_manifest_that_does_not_verify_or_is_gone_exits_with_2() {
-    let fixture = Fixture::with_lines(300);
-    let log = fixture.log();
-    let commands: [&[&str]; 7] = [
-        &["append", &log],
-        &["replay", &log],
-        &["stat", &log],
-        &["verify", &log],
-        &["dump", &log],
-        &["checkpoint", &log, "1"],
-        &["truncate", &log, "--up-to", "1"],
-    ];
-    for args in commands {
-        std::fs::write(fixture.path("log/MANIFEST"), b"garbage").expect("a write");
-        run(args).failed(2, "MANIFEST");
-        std::fs::remove_file(fixture.path("log/MANIFEST")).expect("a removal");
-        run(args).failed(2, "MANIFEST");
-    }
-}
-
-#[test]
-fn a_truncated_segment_exits_with_2() {
-    let fixture = Fixture::with_lines(300);
-    writable(&fixture.segment(2)).set_len(9000).expect("a truncation");
-    let log = fixture.log();
-    for args in [&["append", &log][..], &["stat", &log], &["checkpoint", &log, "1"], &["verify", &log]] {
-        run(args).failed(2, "2.wal of 12288 bytes that the manifest names is 9000 bytes long");
-    }
-    assert_eq!(run(&["replay", &log]).failed(2, "9000 bytes long"), lines(1..=128));
-}
-
-#[test]
-fn output_to_a_full_device_exits_with_5() {
-    if !Path::new("/dev/full").exists() {
-        return;
-    }
-    let fixture = Fixture::with_lines(300);
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("the full device");
-    let output = command(&["replay", &fixture.log()]).stdout(full).stderr(Stdio::piped()).output().expect("a run");
-    ran(output).failed(5, "no space for the output");
 }
 
 #[test]

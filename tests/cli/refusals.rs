@@ -1,0 +1,103 @@
+//! Wrong input: what is refused, and how.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::fixture::{Fixture, command, lines, ran, run, writable};
+
+#[test]
+fn a_command_line_that_makes_no_sense_exits_with_64() {
+    let fixture = Fixture::new();
+    let log = fixture.log();
+    let wrong: [&[&str]; 14] = [
+        &[],
+        &["nonsense"],
+        &["append"],
+        &["append", &log, "--sync-mode", "often"],
+        &["append", &log, "--segment-size", "4KiB"],
+        &["append", &log, "--segment-size", "64Kxb"],
+        &["append", &log, "--batch", "0"],
+        &["append", &log, "--sync-records", "0"],
+        &["append", &log, "--sync-delay", "10"],
+        &["replay", &log, "--with-seq", "--json"],
+        &["checkpoint", &log],
+        &["checkpoint", &log, "-1"],
+        &["truncate", &log],
+        &["dump", &log, "first"],
+    ];
+    for args in wrong {
+        let refused = run(args);
+        assert_eq!((refused.code, refused.stdout.as_str()), (64, ""), "{args:?}: {}", refused.stderr);
+    }
+    assert!(!fixture.path("log").exists());
+    assert!(run(&["--help"]).ok().contains("crash-test"));
+    assert!(run(&["append", "--help"]).ok().contains("--sync-delay"));
+    assert!(run(&["--version"]).ok().starts_with("mmap-wal "));
+}
+
+#[test]
+fn no_command_but_append_makes_anything_where_no_log_is() {
+    let fixture = Fixture::new();
+    std::fs::create_dir(fixture.path("empty")).expect("a directory");
+    std::fs::write(fixture.path("file"), b"").expect("a file");
+    for (name, part) in [("empty", "there is no log"), ("absent", "No such file"), ("file", "Not a directory")] {
+        let dir = fixture.path(name).to_string_lossy().into_owned();
+        let commands: [&[&str]; 6] = [
+            &["replay", &dir],
+            &["stat", &dir],
+            &["verify", &dir],
+            &["dump", &dir],
+            &["checkpoint", &dir, "1"],
+            &["truncate", &dir, "--up-to", "1"],
+        ];
+        for args in commands {
+            assert_eq!(run(args).failed(3, part), "", "{args:?}");
+        }
+    }
+    run(&["append", &fixture.path("file").to_string_lossy()]).failed(3, "Not a directory");
+    assert_eq!(std::fs::read_dir(fixture.path("empty")).expect("the directory").count(), 0);
+    assert!(!fixture.path("absent").exists());
+}
+
+#[test]
+fn a_manifest_that_does_not_verify_or_is_gone_exits_with_2() {
+    let fixture = Fixture::with_lines(300);
+    let log = fixture.log();
+    let commands: [&[&str]; 7] = [
+        &["append", &log],
+        &["replay", &log],
+        &["stat", &log],
+        &["verify", &log],
+        &["dump", &log],
+        &["checkpoint", &log, "1"],
+        &["truncate", &log, "--up-to", "1"],
+    ];
+    for args in commands {
+        std::fs::write(fixture.path("log/MANIFEST"), b"garbage").expect("a write");
+        run(args).failed(2, "MANIFEST");
+        std::fs::remove_file(fixture.path("log/MANIFEST")).expect("a removal");
+        run(args).failed(2, "MANIFEST");
+    }
+}
+
+#[test]
+fn a_truncated_segment_exits_with_2() {
+    let fixture = Fixture::with_lines(300);
+    writable(&fixture.segment(2)).set_len(9000).expect("a truncation");
+    let log = fixture.log();
+    for args in [&["append", &log][..], &["stat", &log], &["checkpoint", &log, "1"], &["verify", &log]] {
+        run(args).failed(2, "2.wal of 12288 bytes that the manifest names is 9000 bytes long");
+    }
+    assert_eq!(run(&["replay", &log]).failed(2, "9000 bytes long"), lines(1..=128));
+}
+
+#[test]
+fn output_to_a_full_device_exits_with_5() {
+    if !Path::new("/dev/full").exists() {
+        return;
+    }
+    let fixture = Fixture::with_lines(300);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("the full device");
+    let output = command(&["replay", &fixture.log()]).stdout(full).stderr(Stdio::piped()).output().expect("a run");
+    ran(output).failed(5, "no space for the output");
+}
