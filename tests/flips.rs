@@ -321,6 +321,7 @@ fn flip_every_byte(image: &Image, every: usize) {
                     for value in damaged(original, *at, every) {
                         files.get_mut(*name).expect("the file")[*at] = value;
                         let parsed = check(image, dir.path(), &files, i.is_multiple_of(8)).unwrap_or_else(|e| {
+                            next.store(flips.len(), Ordering::Relaxed);
                             panic!("{}: byte {at} of {name} from {original:#x} to {value:#x}: {e}", image.name)
                         });
                         *verdicts.lock().expect("a lock").entry(kind(&parsed)).or_insert(0) += 1;
