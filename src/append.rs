@@ -146,15 +146,14 @@ impl Writer {
         fill: impl FnOnce(&mut [u8]) -> std::result::Result<usize, E>,
     ) -> Result<std::result::Result<u64, E>> {
         let most = frame_size(max_len)?;
-        let (at, virgin) = (self.at, self.segment.is_virgin());
+        let at = self.at;
         let header = |len| Header::new(at, len, self.next_seq, watermark(&self.segment, at), true, 0);
         let Some(bytes) = self.tail.bytes(at..at + most) else {
             return Err(Error::RecordTooLarge { len: max_len as u64, max: self.segment.capacity() as u64 });
         };
         let mut scratch = Scratch { touched: bytes.len(), bytes };
-        if !virgin {
-            scratch.bytes.fill(0);
-        }
+        // Not only a recycled segment is not zero here: the zeros behind an attempt that failed are never synced.
+        scratch.bytes.fill(0);
         let len = match fill(&mut scratch.bytes[HEADER..HEADER + max_len]) {
             Ok(len) if len <= max_len => len,
             Ok(len) => return Err(Error::RecordTooLarge { len: len as u64, max: max_len as u64 }),
@@ -233,7 +232,9 @@ impl Writer {
         let before_tail = std::mem::replace(&mut self.tail, tail);
         self.at = FRAMES_AT;
         self.counts.rotations += 1;
-        self.closing = Some((Arc::clone(&before), before_tail));
+        if let Some((earlier, tail)) = self.closing.replace((Arc::clone(&before), before_tail)) {
+            earlier.close(&tail);
+        }
         self.rotated = Some(before);
         Some(next)
     }

@@ -157,13 +157,18 @@ impl Commit {
         }
     }
 
-    /// Refuses every write from now on; `false` if that was so already.
-    pub(crate) fn close(&self) -> bool {
+    /// Refuses every write from now on.
+    pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         self.refusing.store(true, Ordering::Release);
-        let first = !std::mem::replace(&mut state.closed, true);
+        state.closed = true;
         self.wake_everybody(state);
-        first
+    }
+
+    /// Waits until nobody leads.
+    pub(crate) fn await_leader(&self) {
+        let state = lock(&self.state);
+        drop(self.changed.wait_while(state, |state| state.leading).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Refuses if an earlier failure forbids writing, closed or not.

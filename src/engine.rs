@@ -68,8 +68,12 @@ impl Engine {
                 Attempt::Full(need) => {
                     drop(writer);
                     self.segment_waits.fetch_add(1, Ordering::Relaxed);
-                    self.keeper.make_ready(&self.writer, &self.commit, need)?;
+                    let ready = self.keeper.make_ready(&self.writer, &self.commit, need);
                     writer = lock(&self.writer);
+                    // What was announced before is enough, even if there is no space for more.
+                    if !writer.can_rotate(need) {
+                        ready?;
+                    }
                 }
             }
         }
@@ -188,10 +192,12 @@ impl Engine {
     }
 
     pub(crate) fn finish(&self) -> Result<()> {
-        self.commit.check_failure()?;
         let last = lock(&self.writer).last_seq();
-        self.commit.sync_to(last, self.commit.epoch())?;
-        self.keeper.close(&self.writer, &self.commit)
+        let synced = self.commit.sync_to(last, self.commit.epoch());
+        let closed = self.keeper.close(&self.writer, &self.commit);
+        // A leader that was overtaken by a failure still holds a file that is about to be another writer's.
+        self.commit.await_leader();
+        synced.and(closed)
     }
 }
 

@@ -246,6 +246,11 @@ impl Error {
         matches!(self, Self::Io(failure) if failure.source.kind() == io::ErrorKind::PermissionDenied)
     }
 
+    /// Whether this says that a file is there already.
+    pub(crate) fn is_already_there(&self) -> bool {
+        matches!(self, Self::Io(failure) if failure.source.kind() == io::ErrorKind::AlreadyExists)
+    }
+
     /// Whether this says that a file is not there.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Io(failure) if failure.source.kind() == io::ErrorKind::NotFound)

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::error::{Error, Result};
 use crate::format::PAGE;
-use crate::format::manifest::{self as slot, Entry, FIRST_SLOT, Header, MIN_SLOT, Refusal, Role};
+use crate::format::manifest::{self as slot, Entry, FIRST_SLOT, Header, MAX_SLOT, MIN_SLOT, Refusal, Role};
 use crate::format::name::{MANIFEST, MANIFEST_TMP};
 use crate::planted::{Bug, planted};
 use crate::storage::{Storage, StoredFile};
@@ -154,7 +154,7 @@ impl ManifestFile {
         change(&mut next);
         next.header.generation += 1;
         let bytes = next.encode();
-        if Manifest::decode(&bytes).is_err() {
+        if bytes.len() > self.slot_len || Manifest::decode(&bytes).is_err() {
             // Only crafted files come near the end of a number's range; a slot past it would be the end of the log.
             let source = std::io::Error::other("a number of the log has reached the end of its range");
             return Err(Error::io("update", self.file.path(), source));
@@ -219,7 +219,7 @@ impl Reading {
         let len = usize::try_from(file.len()?).unwrap_or(usize::MAX);
         let slot_len = len / 2;
         let path = file.path().to_owned();
-        if !len.is_multiple_of(2 * PAGE) || slot_len < MIN_SLOT {
+        if !len.is_multiple_of(2 * PAGE) || !(MIN_SLOT..=MAX_SLOT).contains(&slot_len) {
             return Ok(Self { path, slot_len, slots: [Vec::new(), Vec::new()] });
         }
         Ok(Self { path, slot_len, slots: [read_slot(file, 0, slot_len)?, read_slot(file, slot_len, slot_len)?] })

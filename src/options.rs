@@ -182,6 +182,9 @@ impl Options {
         if let SyncMode::Batch { records: 0, .. } = self.sync_mode {
             return Err(Error::invalid("sync_mode", "must batch at least one record"));
         }
+        if let SyncMode::Batch { delay: Duration::ZERO, .. } = self.sync_mode {
+            return Err(Error::invalid("sync_mode", "must have a delay above zero"));
+        }
         Ok(Self { segment_size: self.segment_size.next_multiple_of(PAGE as u64), ..self.clone() })
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Books {
     next_ordinal: u64,
     /// Segments that the manifest names no longer, whose files may be used again.
     retired: Vec<Arc<Segment>>,
+    /// The lock is given back, or is about to be: the files are another writer's.
+    closed: bool,
 }
 
 impl Keeper {
@@ -62,7 +64,7 @@ impl Keeper {
         next_ordinal: u64,
         readers: Arc<StoredFile>,
     ) -> Self {
-        let books = Mutex::new(Books { manifest, next_ordinal, retired: Vec::new() });
+        let books = Mutex::new(Books { manifest, next_ordinal, retired: Vec::new(), closed: false });
         Self { storage, plan, books, readers, counts: Counts::default() }
     }
 
@@ -87,7 +89,7 @@ impl Keeper {
     /// As [`Keeper::maintain`].
     pub(crate) fn make_ready(&self, writer: &Mutex<Writer>, commit: &Commit, need: usize) -> Result<bool> {
         let mut books = self.books();
-        commit.check_failure()?;
+        books.check(commit)?;
         let rotated = lock(writer).unsealed();
         if let Some((before, _)) = rotated.as_ref().filter(|_| !planted(Bug::SealBeforeSync)) {
             commit.sync_to(before.last_seq(), commit.epoch())?;
@@ -217,11 +219,20 @@ impl Keeper {
     /// A failed update, which poisons.
     pub(crate) fn close(&self, writer: &Mutex<Writer>, commit: &Commit) -> Result<()> {
         let mut books = self.books();
+        let closed = self.write_close(&mut books, writer, commit);
+        // Whatever came of it, nobody writes the manifest after this.
+        books.closed = true;
+        closed
+    }
+
+    fn write_close(&self, books: &mut Books, writer: &Mutex<Writer>, commit: &Commit) -> Result<()> {
+        commit.check_failure()?;
         let (rotated, active) = {
             let writer = lock(writer);
             (writer.unsealed(), Arc::clone(writer.segment()))
         };
-        active.sync_words().map_err(|e| commit.poison(e))?;
+        // The manifest will not say where the log was closed once it is open again: the segment does.
+        active.witness(active.end().offset).and_then(|()| active.sync_words()).map_err(|e| commit.poison(e))?;
         let retired = std::mem::take(&mut books.retired);
         books.update(commit, |next| {
             if let Some((before, after)) = &rotated {
@@ -255,8 +266,23 @@ impl Books {
         self.manifest.current()
     }
 
+    /// Refuses when an earlier failure or a close forbids writing.
+    fn check(&self, commit: &Commit) -> Result<()> {
+        if self.closed { Err(Error::Closed) } else { commit.check_failure() }
+    }
+
+    /// Sees to it that the largest meta fits.
+    pub(crate) fn make_room(&mut self, commit: &Commit) -> Result<()> {
+        self.check(commit)?;
+        self.manifest.make_room(0).map_err(|e| match e {
+            Error::NoSpace(failure) => Error::NoSpace(failure),
+            other => commit.poison(other),
+        })
+    }
+
     /// Changes the manifest in one step; a failure poisons the log.
     pub(crate) fn update(&mut self, commit: &Commit, change: impl FnOnce(&mut Manifest)) -> Result<()> {
+        self.check(commit)?;
         self.manifest.update(change).map_err(|e| commit.poison(e))
     }
 }

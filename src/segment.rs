@@ -283,11 +283,6 @@ impl Segment {
         self.entry.base_seq
     }
 
-    /// Whether everything behind its frames is zero but for appends that are under way.
-    pub(crate) fn is_virgin(&self) -> bool {
-        self.entry.virgin
-    }
-
     /// How far it reaches as of now.
     pub(crate) fn end(&self) -> End {
         End::unpack(self.end.load(Ordering::Acquire))

@@ -405,6 +405,7 @@ impl Wal {
         }
         let mut books = engine.keeper.books();
         engine.commit.check()?;
+        books.make_room(&engine.commit)?;
         books.update(&engine.commit, |next| next.meta = meta.to_vec())?;
         engine.commit.change(|live| live.meta = Arc::from(meta));
         Ok(())
@@ -423,20 +424,19 @@ impl Wal {
     /// [`Error::Poisoned`] if the last sync failed, or an earlier one; the lock is given back all the same.
     pub fn close(&self) -> Result<()> {
         self.engine.not_reentrant()?;
-        let first = {
+        // Held to the end: whoever closes beside another returns when the log is closed.
+        let mut lock_file = lock(&self.lock);
+        let Some(file) = lock_file.take() else { return Ok(()) };
+        {
             let _no_append = lock(&self.engine.writer);
-            self.engine.commit.close()
-        };
-        if !first {
-            return Ok(());
+            self.engine.commit.close();
         }
         if let Some(worker) = lock(&self.worker).take() {
             // A panic of the thread has poisoned the log, which the next line tells.
             let _ = worker.join();
         }
         let closed = self.engine.finish();
-        let unlocked = lock(&self.lock).take().map_or(Ok(()), |lock| lock.unlock());
-        closed.and(unlocked)
+        closed.and(file.unlock())
     }
 }
 

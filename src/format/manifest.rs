@@ -1,5 +1,6 @@
 //! A slot of the manifest: the whole state of a log.
 
+use super::frame;
 use super::segment::{FRAMES_AT, MAX_CAPACITY, MIN_CAPACITY};
 use super::{ALIGN, PAGE, VERSION, array, get_u32, get_u64, padded, put, salted_crc};
 
@@ -34,6 +35,8 @@ pub(crate) const MAX_META: usize = 1024;
 pub(crate) const FIRST_SLOT: usize = 64 * 1024;
 /// The smallest slot that is read.
 pub(crate) const MIN_SLOT: usize = PAGE;
+/// The largest slot that is read: more than five million segments.
+pub(crate) const MAX_SLOT: usize = 1 << 28;
 
 /// The largest generation, ordinal or seq, so that counting on never overflows.
 pub(crate) const MAX_NUMBER: u64 = u64::MAX >> 1;
@@ -89,8 +92,10 @@ impl Entry {
             (_, 0, 0) => Some(Role::Active),
             (base, end, last) => {
                 let in_file = end >= FRAMES_AT as u64 && end <= self.capacity && end.is_multiple_of(ALIGN as u64);
+                let count = (last + 1).checked_sub(base);
+                let fits = |count| count <= (end - FRAMES_AT as u64) / frame::HEADER as u64;
                 let empty = end == FRAMES_AT as u64;
-                (in_file && last >= base - 1 && (last == base - 1) == empty).then_some(Role::Sealed)
+                (in_file && count.is_some_and(fits) && (count == Some(0)) == empty).then_some(Role::Sealed)
             }
         }
     }

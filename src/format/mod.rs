@@ -14,7 +14,7 @@
 //!
 //! # MANIFEST
 //!
-//! The file is two slots, each half of it; its length is a multiple of 8192 and at least that. A slot:
+//! The file is two slots, each half of it; its length is a multiple of 8192 from 8192 to 2^29. A slot:
 //!
 //! ```text
 //!   0  magic "MMAPWALM"        8
@@ -48,7 +48,7 @@
 //! A slot is valid **iff** magic and version are these, no unknown feature bit is set, `meta_len` and `count` fit the
 //! slot, the CRC verifies, and the entries are *in order*: sealed segments (`base_seq` >= 1,
 //! 8192 <= `end_offset` <= `capacity`, `end_offset` a multiple of 8, `last_seq` >= `base_seq - 1`,
-//! `last_seq` = `base_seq - 1` iff `end_offset` is 8192, and each `base_seq` above every earlier `last_seq`), then
+//! `last_seq` = `base_seq - 1` iff `end_offset` is 8192, no more records than headers of 24 bytes fit, and each `base_seq` above every earlier `last_seq`), then
 //! exactly one active segment (`base_seq` >= 1 and above every earlier `last_seq`, `end_offset` and `last_seq` 0), then
 //! spares (all three 0). No ordinal occurs twice, no salt is 0, no entry flag but `virgin` is set, and
 //! `first_seq` >= the first entry's `base_seq`, and the generation, all ordinals and all seqs are below 2^63. An active `base_seq` above the last `last_seq` + 1 is a deliberate gap,

@@ -88,6 +88,14 @@ pub(crate) fn check(salt: u32, value: u64) -> u64 {
     u64::from(crc) | (u64::from(!crc) << 32)
 }
 
+/// The word `value` with its check, as bytes.
+pub(crate) fn checked(salt: u32, value: u64) -> [u8; WORD_LEN] {
+    let mut bytes = [0; WORD_LEN];
+    put(&mut bytes, 0, &value.to_le_bytes());
+    put(&mut bytes, size_of::<u64>(), &check(salt, value).to_le_bytes());
+    bytes
+}
+
 /// The word at `at` of `head` with its check, iff that verifies.
 fn checked_word(head: &[u8], at: usize, salt: u32) -> Option<u64> {
     let word = head.get(at..at + WORD_LEN)?;

@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::format::PAGE;
 use crate::format::manifest::Entry;
-use crate::format::segment::{CLOSED, FRAMES_AT, IDENTITY_AT, Identity, PUBLISHED_AT};
+use crate::format::segment::{self, CLOSED, DURABLE_AT, FRAMES_AT, IDENTITY_AT, Identity, PUBLISHED_AT};
 use crate::manifest::ManifestFile;
 use crate::planted::{Bug, planted};
 use crate::recovery::examine::{Examined, Image};
@@ -111,9 +111,9 @@ fn write_again(file: &StoredFile, from: usize, to: usize) -> Result<()> {
 /// Between the scan and the writing a page may have been dropped and come back from the disk as it was before: what is
 /// kept must still be there now that it is dirty and cannot be dropped.
 fn check_again(file: &StoredFile, kept: &Kept<'_>) -> Result<()> {
-    let mut frames = vec![0; kept.end - FRAMES_AT];
-    file.read_at(&mut frames, FRAMES_AT as u64)?;
-    let walk = scan::walk(&frames, kept.image.entry.salt, kept.base_seq);
+    let map = file.map_read_only(kept.end, kept.end)?;
+    file.populate_read(&map, FRAMES_AT..kept.end)?;
+    let walk = scan::walk(map.prefix(), kept.image.entry.salt, kept.base_seq);
     if walk.cut == kept.end {
         return Ok(());
     }
@@ -122,13 +122,21 @@ fn check_again(file: &StoredFile, kept: &Kept<'_>) -> Result<()> {
     Err(Error::io("recover", file.path(), source))
 }
 
-/// Shows other processes where the segment's records end.
+/// Shows other processes where the segment's records end, and bears witness that all of them are durable: the manifest
+/// will not say so once the log is open.
 fn publish(file: &StoredFile, kept: &Kept<'_>) -> Result<()> {
-    let word = (kept.end as u64 | if kept.complete { CLOSED } else { 0 }).to_le_bytes();
-    if kept.image.head[PUBLISHED_AT..PUBLISHED_AT + word.len()] == word {
+    let Entry { salt, capacity, .. } = kept.image.entry;
+    let (end, closed) = (kept.end as u64, if kept.complete { CLOSED } else { 0 });
+    let published = (end | closed).to_le_bytes();
+    let is_published = kept.image.head[PUBLISHED_AT..].starts_with(&published);
+    if is_published && segment::durable(&kept.image.head, salt, capacity as usize) == Some(kept.end) {
         return Ok(());
     }
-    file.write_at(&word, PUBLISHED_AT as u64)?;
+    file.write_at(&published, PUBLISHED_AT as u64)?;
+    let durable = segment::checked(salt, end);
+    for at in DURABLE_AT {
+        file.write_at(&durable, at as u64)?;
+    }
     file.sync()
 }
 

@@ -6,13 +6,10 @@ use crate::format::segment::FRAMES_AT;
 
 /// A valid frame.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Frame<'a> {
-    /// Where it begins.
-    pub(crate) at: usize,
+pub(crate) struct Frame {
     /// Where the next one would begin.
     pub(crate) end: usize,
     pub(crate) header: Header,
-    pub(crate) payload: &'a [u8],
 }
 
 /// The valid frames of a segment from an offset on; none after the first invalid one.
@@ -45,10 +42,10 @@ impl<'a> Frames<'a> {
     }
 }
 
-impl<'a> Iterator for Frames<'a> {
-    type Item = Frame<'a>;
+impl Iterator for Frames<'_> {
+    type Item = Frame;
 
-    fn next(&mut self) -> Option<Frame<'a>> {
+    fn next(&mut self) -> Option<Frame> {
         let header = frame::peek(self.frames, self.at)?;
         let end = self.at + header.frame_size();
         // The number after this one must exist, so no frame has the number `u64::MAX`.
@@ -60,8 +57,7 @@ impl<'a> Iterator for Frames<'a> {
         if salted_crc(self.salt, covered) != crc {
             return None;
         }
-        let payload = frame::payload(self.frames, self.at, &header);
-        let found = Frame { at: self.at, end, header, payload };
+        let found = Frame { end, header };
         (self.at, self.expected) = (end, expected);
         Some(found)
     }
@@ -136,8 +132,8 @@ pub(super) mod tests {
         let mut frames = Frames::new(&bytes, SALT, FRAMES_AT, MIN_CAPACITY, 5);
         for i in 0..10 {
             let frame = frames.next().unwrap();
-            assert_eq!((frame.at, frame.end, frame.header.seq), (ends[i], ends[i + 1], 5 + i as u64));
-            assert_eq!((frame.payload, frame.header.tag), (vec![b'a'; i].as_slice(), 7));
+            assert_eq!((frame.end, frame.header.seq, frame.header.tag), (ends[i + 1], 5 + i as u64, 7));
+            assert_eq!(frame::payload(&bytes, ends[i], &frame.header), vec![b'a'; i].as_slice());
         }
         assert!(frames.next().is_none() && frames.next().is_none());
         assert_eq!((frames.at(), frames.expected()), (ends[10], 15));

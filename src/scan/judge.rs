@@ -520,7 +520,7 @@ mod tests {
         let follows = || begun_with(4).frames(FRAMES_AT, 4..6, Some(place(1)));
         for spares in [vec![follows()], vec![follows(), follows()], vec![begun_with(1)], vec![File::new(0).byte(PAGE)]]
         {
-            assert_eq!(close(&three(), place(3), &spares).unwrap().used_spares, []);
+            assert_eq!(close(&three(), place(3), &spares).unwrap().used_spares, Vec::<usize>::new());
             assert!(
                 judge_files(&three(), 0, &spares)
                     .ok()
@@ -568,7 +568,7 @@ mod tests {
         for at in [PAGE, FRAMES_AT - 1, FRAMES_AT, MIN_CAPACITY - 1] {
             assert_eq!(used(at), [1], "{at}");
         }
-        assert_eq!(used(PAGE - 1), []);
+        assert_eq!(used(PAGE - 1), Vec::<usize>::new());
     }
 
     #[test]

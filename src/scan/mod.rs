@@ -8,7 +8,6 @@ mod evidence;
 mod frames;
 mod judge;
 
-pub(crate) use evidence::{Window, search};
 pub(crate) use frames::walk;
 pub(crate) use judge::{Damage, Judged, Tail, Unsealed, closed_at, judge};
 

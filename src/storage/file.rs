@@ -56,7 +56,8 @@ impl StoredFile {
     /// `fallocate` and not `posix_fallocate`: the latter sets no `errno`, and a full disk would read "Success".
     pub(crate) fn allocate(&self, len: u64) -> Result<()> {
         self.storage.act(Act::Allocate { path: &self.path, len }, || {
-            match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, len) {
+            let allocate = || rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, len);
+            match rustix::io::retry_on_intr(allocate) {
                 Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => write_zeros(&self.file, len)?,
                 other => other?,
             }
@@ -72,6 +73,11 @@ impl StoredFile {
     /// Maps the file for its one writer.
     pub(crate) fn map_writable(&self, len: usize, published: usize) -> Result<Tail> {
         self.storage.act(Act::Map(&self.path), || Map::writable(&self.file, len, FRAMES_AT, published))
+    }
+
+    /// Brings the pages of `range` of `map`, a map of this file, in for reading.
+    pub(crate) fn populate_read(&self, map: &Map, range: Range<usize>) -> Result<()> {
+        self.storage.populate_read(&self.path, map, range)
     }
 
     /// Makes the pages of `range` of the file's map writable, or writes the file's own bytes again where the system has
@@ -92,7 +98,14 @@ impl StoredFile {
 
     /// Locks the file together with others, waiting while one holds it alone.
     pub(crate) fn lock_shared(&self) -> Result<()> {
-        self.storage.act(Act::Lock(&self.path), || fs2::FileExt::lock_shared(&self.file))
+        self.storage.act(Act::Lock(&self.path), || {
+            loop {
+                match fs2::FileExt::lock_shared(&self.file) {
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    other => return other,
+                }
+            }
+        })
     }
 
     /// Gives the lock back.

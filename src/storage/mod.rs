@@ -137,7 +137,11 @@ impl Storage {
     /// Opens `name` for reading and writing, creating it if it is not there.
     pub(crate) fn open_or_create(&self, name: &str) -> Result<StoredFile> {
         match self.open_write(name) {
-            Err(e) if e.is_not_found() => self.create(name),
+            Err(e) if e.is_not_found() => match self.create(name) {
+                // Another process was faster.
+                Err(e) if e.is_already_there() => self.open_write(name),
+                other => other,
+            },
             other => other,
         }
     }
