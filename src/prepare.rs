@@ -198,7 +198,7 @@ impl Keeper {
             let fits = segment.capacity() as u64 == self.plan.segment_size;
             if Segment::is_shared(&segment) {
                 segment.map()?;
-            } else if fits && books.retired.len() <= self.plan.spare_segments {
+            } else if fits && books.retired.len() < self.plan.spare_segments {
                 books.retired.push(segment);
                 continue;
             }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use fixture::{Before, FRAMES_AT, SMALLEST, compare, files_of, is_manifest, log_files_of, scratch, shown, write_files};
-use mmap_wal::{Act, Options, Reader, SyncMode, TailState, Wal};
+use mmap_wal::{Act, Background, Options, Reader, SyncMode, TailState, Wal};
 use reference::{Files, Parsed, Rec, Tail, Verdict, parse};
 
 /// A log as a crash or a close left it.
@@ -34,7 +34,7 @@ struct Log {
 }
 
 fn options() -> Options {
-    Options::new().segment_size(SMALLEST).sync_mode(SyncMode::None)
+    Options::new().segment_size(SMALLEST).sync_mode(SyncMode::None).background(Background::Caller)
 }
 
 fn frame_size(len: usize) -> usize {

@@ -690,6 +690,9 @@ fn no_files_and_an_unfinished_creation_are_no_log() {
 fn segments_without_a_manifest_are_not_taken_for_a_fresh_log() {
     assert_eq!(parse(&leftovers(&[Segment::of(&Entry::spare(3))])).verdict, Verdict::NoManifest);
     assert_eq!(parse(&leftovers(&[filled(&n(), 1)])).verdict, Verdict::NoManifest);
+    let mut touched = Segment::of(&n());
+    touched.put(4096, &[1]);
+    assert_eq!(parse(&leftovers(&[touched])).verdict, Verdict::NoManifest);
     assert_eq!(parse(&leftovers(&[Segment::of(&n()).skip(800).append(9, b"x")])).verdict, Verdict::NoManifest);
 }
 

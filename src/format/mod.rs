@@ -54,6 +54,10 @@
 //! `first_seq` >= the first entry's `base_seq`, and the generation, all ordinals and all seqs are below 2^63. An active `base_seq` above the last `last_seq` + 1 is a deliberate gap,
 //! and so is one between sealed segments.
 //!
+//! A directory without a MANIFEST is no log yet **iff** it holds no segment file but those of the ordinals 1 and 2, and
+//! nothing but zeros stands behind page 0 of these: an unfinished creation. Any other segment without a manifest has lost
+//! it.
+//!
 //! # Segment
 //!
 //! Page 0 (bytes 0 to 4095) holds the identity twice, at 0 and at 512. It is written once, by preparation:

@@ -4,7 +4,7 @@
 
 use std::io::IoSlice;
 
-use mmap_wal::{Error, Options, Positions, Reader, Snapshot, SyncMode, TailState, Wal};
+use mmap_wal::{Background, Error, Options, Positions, Reader, Snapshot, SyncMode, TailState, Wal};
 
 use crate::fixture::{all, files_of, rec, scratch, write_files};
 use crate::reference::{Parsed, Rec, Tail, Verdict, parse, parse_dir};
@@ -62,7 +62,12 @@ impl Setup {
         };
         let size = crate::fixture::SMALLEST + u64::from(self.pages % 8) * 4096;
         let spares = usize::from(self.spares % 3) + 1;
-        Options::new().sync_mode(mode).segment_size(size).spare_segments(spares).strict(self.strict)
+        Options::new()
+            .background(Background::Caller)
+            .sync_mode(mode)
+            .segment_size(size)
+            .spare_segments(spares)
+            .strict(self.strict)
     }
 }
 
@@ -355,7 +360,8 @@ impl Run {
     /// The reference parser sees in the files what the model holds.
     fn agrees(&self, parsed: &Parsed) -> Result<(), String> {
         let model = &self.model;
-        if !matches!(parsed.verdict, Verdict::Ok { tail: Tail::Clean, .. }) {
+        // Behind the end of a file that is used again stands its earlier life.
+        if !matches!(parsed.verdict, Verdict::Ok { tail: Tail::Clean | Tail::EarlierLife, .. }) {
             return Err(format!("the reference parser says {:?}", parsed.verdict));
         }
         same("its damage", parsed.sealed_damage, None)?;
@@ -368,7 +374,7 @@ impl Run {
     fn open(&mut self, setup: &Setup) -> Result<(), String> {
         self.wal = setup.options().open(self.dir.path()).map_err(unexpected)?;
         let report = self.wal.recovery();
-        same("the tail", report.tail, TailState::Clean)?;
+        same("a torn tail", report.tail == TailState::Torn, false)?;
         same("the cut", report.cut, None)?;
         // Recovered means durable.
         self.model.durable = self.model.last();

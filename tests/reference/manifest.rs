@@ -61,7 +61,7 @@ enum Slot {
 const LIMIT: u64 = 1 << 63;
 
 pub fn decode(file: &[u8]) -> Result<Manifest, Verdict> {
-    if file.is_empty() || !file.len().is_multiple_of(8192) {
+    if file.is_empty() || !file.len().is_multiple_of(8192) || file.len() > 1 << 29 {
         return Err(Verdict::NoManifest);
     }
     let (first, second) = file.split_at(file.len() / 2);
@@ -147,6 +147,7 @@ fn is_sound_sealed(entry: &Entry) -> bool {
         && entry.end_offset.is_multiple_of(8)
         && entry.last_seq >= before_base
         && (entry.last_seq == before_base) == (entry.end_offset == 8192)
+        && entry.last_seq - before_base <= (entry.end_offset - 8192) / 24
 }
 
 fn is_sealed_then_active_then_spares(entries: &[Entry]) -> bool {
