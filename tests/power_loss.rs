@@ -11,6 +11,7 @@ mod reference;
 mod simulator;
 
 use simulator::campaign::Campaign;
+use simulator::directed;
 
 fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
@@ -22,7 +23,7 @@ fn no_crash_breaks_a_promise() {
     let ran = match env("MMAP_WAL_CRASH_SEED") {
         Some(seed) => Campaign { states: usize::MAX, seeds: 1, threads: 1 }.run(seed),
         None => {
-            let states = env("MMAP_WAL_CRASH_STATES").unwrap_or(100_000) as usize;
+            let states = env("MMAP_WAL_CRASH_STATES").unwrap_or(150_000) as usize;
             Campaign { states, seeds: u64::MAX, threads: 2 }.run(0)
         }
     };
@@ -30,4 +31,27 @@ fn no_crash_breaks_a_promise() {
         Ok(histogram) => println!("{histogram}\n{:>8.1?} taken", started.elapsed()),
         Err(failure) => panic!("{failure}"),
     }
+}
+
+#[test]
+fn a_slot_of_the_manifest_that_is_lost_after_an_update_loses_nothing() {
+    directed::lost_slot().expect("the other slot says the same");
+}
+
+#[test]
+fn frames_of_another_log_in_a_torn_payload_are_no_evidence() {
+    directed::frames_of_another_log().expect("a torn end");
+}
+
+#[test]
+fn a_log_whose_creation_was_killed_once_survives_a_power_failure() {
+    directed::killed_creation().expect("the names above the log are durable");
+}
+
+/// A frame that is lost while a copy of it, in the payload of a later record of the same segment, is not: the copy
+/// verifies with the same salt, and its claim is relative to where it stands.
+#[test]
+#[ignore = "known: takes a torn end for corruption; claims would have to be bound to their offset by the checksum"]
+fn a_copy_of_a_lost_frame_in_a_later_payload_is_no_evidence() {
+    directed::copy_of_a_lost_frame().expect("a torn end");
 }

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use mmap_wal::SyncMode;
+
 use super::disk::Disk;
-use super::history::{Life, Op, Setup, short};
+use super::history::{Life, Op, Setup, focused, short};
 use super::image::Doubts;
 use super::life::{Start, Watch, live};
-use super::machine::{Moment, Phase};
+use super::machine::{AT_REST, Moment, Phase};
 use super::model::Crash;
 use super::rng::{Rng, mix};
 
@@ -146,12 +148,41 @@ pub fn scratch_dir() -> tempfile::TempDir {
 /// How many crashes one history goes through.
 const MOST_DEPTH: usize = 3;
 
+/// How a history begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Short,
+    Long,
+    Focused,
+}
+
+impl Kind {
+    /// Half are short histories, of which everything is tried; a quarter are long and random, a quarter bring about
+    /// what is rare.
+    fn of(seed: u64) -> Self {
+        match seed % 4 {
+            0 | 2 => Self::Short,
+            1 => Self::Long,
+            _ => Self::Focused,
+        }
+    }
+
+    /// After how many power losses, and after how many process crashes, the log goes on once.
+    fn deeper(self) -> (usize, usize) {
+        match self {
+            Self::Short => (200, 12),
+            Self::Long => (30, 12),
+            Self::Focused => (8, 2),
+        }
+    }
+}
+
 struct Explorer<'a> {
     shared: &'a Shared,
     base: &'a Path,
     seed: u64,
     setup: Setup,
-    short: bool,
+    kind: Kind,
     known: HashSet<u64>,
     trail: Vec<String>,
     roots: u64,
@@ -161,21 +192,22 @@ impl<'a> Explorer<'a> {
     fn new(shared: &'a Shared, base: &'a Path, seed: u64) -> Self {
         let setup = short(0).0;
         let (known, trail) = (HashSet::new(), Vec::new());
-        Self { shared, base, seed, setup, short: seed.is_multiple_of(2), known, trail, roots: 0 }
+        Self { shared, base, seed, setup, kind: Kind::of(seed), known, trail, roots: 0 }
     }
 
-    /// Even seeds are short histories, of which everything is tried; odd ones are long and random.
     fn history(&mut self) -> Result<(), Failure> {
         let mut rng = Rng::new(mix(self.seed));
         let life;
-        (self.setup, life) = if self.short {
-            short(self.seed / 2)
-        } else {
-            let setup = Setup::random(&mut rng);
-            (setup, Life::random(&mut rng, 14))
+        (self.setup, life) = match self.kind {
+            Kind::Short => short(self.seed / 2),
+            Kind::Focused => focused(&mut rng),
+            Kind::Long => {
+                let setup = Setup::random(&mut rng);
+                (setup, Life::random(&mut rng, &setup, 14))
+            }
         };
-        // All creations are much the same.
-        let watch = if self.seed % 16 < 2 { Watch::Always } else { Watch::Opened };
+        // All creations are much the same, but for those that fail.
+        let watch = if life.fault.is_some() || self.seed % 16 < 2 { Watch::Always } else { Watch::Opened };
         self.trail.push(format!("{:?}", self.setup));
         self.explore(&Start::nothing(), &life, watch, 0, &mut rng)
     }
@@ -194,8 +226,13 @@ impl<'a> Explorer<'a> {
             if self.shared.stopped.load(Ordering::Relaxed) {
                 break;
             }
-            self.power_loss(moment, index, depth, rng)?;
-            self.process_crash(moment, index, depth, rng)?;
+            // Many histories tell more than every moment of a few; short ones are tried whole.
+            let skipped = rng.one_in(2) || (depth > 0 && rng.one_in(2));
+            let whole = depth == 0 && self.kind != Kind::Long || depth == 1 && self.kind == Kind::Focused;
+            if whole || !skipped || moment.before == AT_REST {
+                self.power_loss(moment, index, depth, rng)?;
+                self.process_crash(moment, index, depth, rng)?;
+            }
         }
         self.trail.pop();
         Ok(())
@@ -204,9 +241,9 @@ impl<'a> Explorer<'a> {
     /// Everything, or some of everything, that a power loss at `moment` may leave.
     fn power_loss(&mut self, moment: &Moment, index: usize, depth: usize, rng: &mut Rng) -> Result<(), Failure> {
         let doubts = Doubts::of(&moment.disk);
-        let (all_below, some) = match (self.short, depth) {
-            (true, 0) => (1024, 64),
-            (_, 0) => (8, 14),
+        let (all_below, some) = match (self.kind, depth) {
+            (Kind::Short, 0) => (1024, 64),
+            (_, 0) => (8, 12),
             (_, 1) => (4, 6),
             _ => (2, 4),
         };
@@ -222,7 +259,7 @@ impl<'a> Explorer<'a> {
             let what = format!("power fails at moment {index} ({:?}), before: {}", moment.phase, moment.before);
             self.trail.push(format!("{what}; reached the disk: {choice:?}"));
             let start = Start { disk: Disk::of(&image), model: (*moment.model).clone(), crash: Crash::Power };
-            self.go_on(&start, depth, if self.short { 60 } else { 12 }, &mut rng)?;
+            self.go_on(&start, depth, self.kind.deeper().0 << depth, &mut rng)?;
             self.trail.pop();
         }
         Ok(())
@@ -238,15 +275,18 @@ impl<'a> Explorer<'a> {
         self.shared.count(key, moment.phase, depth, Crash::Process);
         self.trail.push(format!("the process dies at moment {index} ({:?}), before: {}", moment.phase, moment.before));
         let start = Start { disk: moment.disk.clone(), model: (*moment.model).clone(), crash: Crash::Process };
-        self.go_on(&start, depth, 8, &mut rng)?;
+        self.go_on(&start, depth, if moment.failed { 2 } else { self.kind.deeper().1 << depth }, &mut rng)?;
         self.trail.pop();
         Ok(())
     }
 
     /// Opens what a crash left; one time in `deeper` the log goes on and crashes again.
     fn go_on(&mut self, start: &Start, depth: usize, deeper: usize, rng: &mut Rng) -> Result<(), Failure> {
-        if depth + 1 < MOST_DEPTH && rng.one_in(deeper << depth) {
-            let life = Life::random(rng, 5);
+        if depth + 1 < MOST_DEPTH && rng.one_in(deeper) {
+            let mut life = Life::random(rng, &self.setup, if self.kind == Kind::Focused { 2 } else { 5 });
+            if self.kind == Kind::Focused && self.setup.mode == SyncMode::None {
+                life.ops.push(Op::Sync);
+            }
             return self.explore(start, &life, Watch::Always, depth + 1, rng);
         }
         let ops = if rng.one_in(4) { vec![Op::Append(40), Op::Reopen] } else { vec![] };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mmap_wal::{Options, SyncMode};
+use mmap_wal::{Background, Options, SyncMode};
 
 use super::machine::Fault;
 use super::rng::Rng;
@@ -29,18 +29,21 @@ pub struct Setup {
     pub mode: SyncMode,
     pub segment_size: u64,
     pub spares: usize,
+    /// A size that most records have: what was cut then fits exactly where new records go.
+    pub favourite: usize,
 }
 
 impl Setup {
     pub fn options(&self) -> Options {
-        let options = Options::new().sync_mode(self.mode).segment_size(self.segment_size);
+        let options =
+            Options::new().background(Background::Caller).sync_mode(self.mode).segment_size(self.segment_size);
         options.spare_segments(self.spares).user_tag(USER_TAG)
     }
 
     pub fn random(rng: &mut Rng) -> Self {
         let mode = *rng.pick(&MODES);
         let segment_size = *rng.pick(&[12 << 10, 16 << 10, 20 << 10]);
-        Self { mode, segment_size, spares: if rng.one_in(4) { 2 } else { 1 } }
+        Self { mode, segment_size, spares: if rng.one_in(4) { 2 } else { 1 }, favourite: *rng.pick(&SIZES) }
     }
 }
 
@@ -57,13 +60,13 @@ pub struct Life {
 }
 
 /// Frames that end within a sector, with one, with a page, and records that need segments of their own.
-const SIZES: [usize; 9] = [8, 40, 40, 40, 200, 488, 1000, 2024, 4072];
+const SIZES: [usize; 8] = [8, 40, 40, 200, 488, 1000, 2024, 4072];
 const BATCHES: [&[usize]; 6] = [&[40, 40], &[8, 8, 8], &[488, 488], &[1000, 40, 1000], &[2024, 2024, 40], &[]];
 
 impl Op {
-    fn random(rng: &mut Rng) -> Self {
-        let size = *rng.pick(&SIZES);
-        match rng.below(40) {
+    fn random(rng: &mut Rng, favourite: usize) -> Self {
+        let size = if rng.one_in(2) { favourite } else { *rng.pick(&SIZES) };
+        match rng.below(46) {
             0..=16 => Self::Append(size),
             17 => Self::Append(0),
             18 => Self::Append(9000 + rng.below(9000)),
@@ -72,26 +75,25 @@ impl Op {
             22..=27 => Self::Batch(BATCHES[rng.below(BATCHES.len())]),
             28 => Self::Batch(&[6000, 6000, 40]),
             29..=30 => Self::Sync,
-            31..=32 => Self::Checkpoint(rng.draw() % 101),
-            33..=35 => Self::TruncateFront(if rng.one_in(3) { 100 } else { rng.draw() % 101 }),
-            36..=37 => Self::SetMeta(rng.below(60)),
+            31..=34 => Self::Checkpoint(rng.draw() % 101),
+            35..=38 => Self::TruncateFront(if rng.one_in(3) { 100 } else { rng.draw() % 101 }),
+            // Up to three sectors, so that a slot of the manifest can be torn.
+            39..=41 => Self::SetMeta(rng.below(1025)),
             _ => Self::Reopen,
         }
     }
 }
 
 impl Life {
-    pub fn random(rng: &mut Rng, most_ops: usize) -> Self {
+    pub fn random(rng: &mut Rng, setup: &Setup, most_ops: usize) -> Self {
         let count = 1 + rng.below(most_ops);
-        let ops = match rng.below(4) {
-            // Records of one size: what was cut fits exactly where new records go.
-            0 => {
-                let size = *rng.pick(&SIZES);
-                (0..count).map(|_| if rng.one_in(6) { Op::random(rng) } else { Op::Append(size) }).collect()
-            }
-            _ => (0..count).map(|_| Op::random(rng)).collect(),
+        let alike = rng.one_in(2);
+        let mut op = || match rng.below(6) {
+            1.. if alike => Op::Append(setup.favourite),
+            _ => Op::random(rng, setup.favourite),
         };
-        let fault = rng.one_in(4).then(|| Fault { at: 1 + rng.below(4 * count), forgets: !rng.one_in(3) });
+        let ops = (0..count).map(|_| op()).collect();
+        let fault = rng.one_in(3).then(|| Fault { at: 1 + rng.below(4 * count), forgets: !rng.one_in(3) });
         Self { ops, fault }
     }
 }
@@ -109,20 +111,35 @@ const SHORT: [Op; 9] = [
     Op::Reopen,
 ];
 
-/// The history of this number: all of one operation, all of two, all of three; in every mode.
+/// How many there are: one, two or three operations, in every mode.
+const SHORT_COUNT: u64 = 3 * (9 + 81 + 729);
+
+/// The history of this number; any stretch of numbers is a fair sample, and `SHORT_COUNT` of them are all.
 pub fn short(number: u64) -> (Setup, Life) {
     let kinds = SHORT.len() as u64;
-    let mode = MODES[(number % 3) as usize];
-    let mut rest = number / 3;
-    let mut count = 1;
-    while rest >= kinds.pow(count) && count < 4 {
+    // Coprime to the count, so that each is met once.
+    let scattered = number % SHORT_COUNT * 1009 % SHORT_COUNT;
+    let mode = MODES[(scattered % 3) as usize];
+    let (mut rest, mut count) = (scattered / 3, 1);
+    while rest >= kinds.pow(count) {
         rest -= kinds.pow(count);
         count += 1;
     }
-    let mut ops = vec![];
-    for _ in 0..count {
-        ops.push(SHORT[(rest % kinds) as usize]);
-        rest /= kinds;
-    }
-    (Setup { mode, segment_size: 12 << 10, spares: 1 }, Life { ops, fault: None })
+    let ops = (0..count).map(|place| SHORT[(rest / kinds.pow(place) % kinds) as usize]).collect();
+    (Setup { mode, segment_size: 12 << 10, spares: 1, favourite: 488 }, Life { ops, fault: None })
+}
+
+/// First lives that bring a log to the brink of something rare; what comes after is random.
+pub fn focused(rng: &mut Rng) -> (Setup, Life) {
+    const PAGES: &[Op] = &[Op::Append(4072); 3];
+    const ALIKE: &[Op] = &[Op::Append(40), Op::Append(488), Op::Append(40), Op::Append(488)];
+    const METAS: &[Op] = &[Op::Append(40), Op::SetMeta(1000), Op::SetMeta(900), Op::Checkpoint(100)];
+    let fault = Some(Fault { at: 8 + rng.below(8), forgets: true });
+    // What was cut stands in pages of its own; a sync was lost; both slots of the manifest can be torn.
+    let (mode, favourite, ops, fault) = match rng.below(3) {
+        0 => (SyncMode::None, 4072, PAGES, None),
+        1 => (SyncMode::Sync, 40, ALIKE, fault),
+        _ => (SyncMode::Sync, 40, METAS, None),
+    };
+    (Setup { mode, segment_size: 20 << 10, spares: 1, favourite }, Life { ops: ops.to_vec(), fault })
 }

@@ -136,6 +136,11 @@ impl<'a> Doubts<'a> {
         }
     }
 
+    /// Nothing of it has reached the disk.
+    pub fn none(&self) -> Choice {
+        vec![0; self.doubts.len()]
+    }
+
     fn numbered(&self, mut number: usize) -> Choice {
         let mut digit = |doubt: &Doubt| {
             let way = number % doubt.ways();

@@ -156,7 +156,8 @@ impl Session {
         let Some(wal) = self.wal.take() else { return Ok(()) };
         if self.machine.has_failed() {
             let refused = self.call(&wal, op);
-            self.wal = Some(wal);
+            // Closing again does nothing.
+            self.wal = (op != Op::Reopen).then_some(wal);
             return match refused {
                 Err(Error::Poisoned(_)) => Ok(()),
                 other => Err(format!("after a failed sync: {other:?}")),
@@ -166,15 +167,18 @@ impl Session {
         self.enter(phase_of(op));
         let returned = self.call(&wal, op);
         match returned {
-            Err(Error::Poisoned(_)) if self.machine.has_failed() => self.wal = Some(wal),
+            Err(Error::Poisoned(_)) if self.machine.has_failed() => self.wal = (op != Op::Reopen).then_some(wal),
             Err(e) => return Err(e.to_string()),
-            Ok(()) if op == Op::Reopen => {
+            Ok(Some(seq)) if seq != self.model.ceiling => {
+                return Err(format!("it returned {seq}, not {}", self.model.ceiling));
+            }
+            Ok(_) if op == Op::Reopen => {
                 self.model.promised(promise);
                 self.leave();
                 drop(wal);
                 self.reopen()?;
             }
-            Ok(()) => {
+            Ok(_) => {
                 self.returned(&wal, op, promise)?;
                 self.wal = Some(wal);
             }
@@ -261,7 +265,8 @@ impl Session {
         self.model.records.range(self.model.published + 1..).map(|(_, record)| &**record).collect()
     }
 
-    fn call(&self, wal: &Wal, op: Op) -> Result<(), Error> {
+    /// Does it; the seq that it gave, if it gives one.
+    fn call(&self, wal: &Wal, op: Op) -> Result<Option<u64>, Error> {
         let none = Record { tag: 0, payload: Vec::new() };
         let records = self.under_way();
         let record = records.first().copied().unwrap_or(&none);
@@ -270,25 +275,25 @@ impl Session {
             Op::Append(_) => {
                 let half = payload.len() / 2;
                 let parts = [IoSlice::new(&payload[..half]), IoSlice::new(&payload[half..])];
-                wal.append_tagged(record.tag, &parts).map(drop)
+                wal.append_tagged(record.tag, &parts).map(Some)
             }
-            Op::AppendEcho(_) => wal.append(payload).map(drop),
+            Op::AppendEcho(_) => wal.append(payload).map(Some),
             Op::AppendWith(_) => {
                 let fill = |bytes: &mut [u8]| {
                     bytes[..payload.len()].copy_from_slice(payload);
                     Ok::<usize, ()>(payload.len())
                 };
-                wal.append_with(payload.len() + 8, fill).map(drop)
+                wal.append_with(payload.len() + 8, fill).map(Result::ok)
             }
             Op::Batch(_) => {
                 let payloads: Vec<&[u8]> = records.iter().map(|record| record.payload.as_slice()).collect();
-                wal.append_batch(&payloads).map(drop)
+                wal.append_batch(&payloads).map(|seqs| seqs.last())
             }
-            Op::Sync => wal.sync().map(drop),
-            Op::Checkpoint(part) => wal.checkpoint(part_of(wal, part)),
-            Op::TruncateFront(part) => wal.truncate_front(part_of(wal, part)),
-            Op::SetMeta(_) => wal.set_meta(self.model.meta.last().map_or(&[], Vec::as_slice)),
-            Op::Reopen => wal.close(),
+            Op::Sync => wal.sync().map(Some),
+            Op::Checkpoint(part) => wal.checkpoint(part_of(wal, part)).map(|()| None),
+            Op::TruncateFront(part) => wal.truncate_front(part_of(wal, part)).map(|()| None),
+            Op::SetMeta(_) => wal.set_meta(self.model.meta.last().map_or(&[], Vec::as_slice)).map(|()| None),
+            Op::Reopen => wal.close().map(|()| None),
         }
     }
 }

@@ -30,6 +30,9 @@ pub enum Phase {
     Idle,
 }
 
+/// Before what a moment is that is between two operations.
+pub const AT_REST: &str = "the next operation";
+
 /// A moment at which the machine could crash.
 #[derive(Clone)]
 pub struct Moment {
@@ -37,6 +40,8 @@ pub struct Moment {
     pub model: Arc<Model>,
     pub phase: Phase,
     pub before: String,
+    /// Whether a sync has failed.
+    pub failed: bool,
 }
 
 /// A sync that fails: the `at`th from when it is set.
@@ -118,7 +123,7 @@ impl Machine {
         let mut state = self.state();
         state.model = Arc::clone(model);
         state.look();
-        state.note("what comes next".to_owned());
+        state.note(AT_REST.to_owned());
     }
 
     /// The process is gone: nothing reaches the machine any more. What it has noted, and its disk.
@@ -129,17 +134,16 @@ impl Machine {
         (state.moments.take().unwrap_or_default(), state.disk.clone())
     }
 
-    /// Bytes that stand in the newest segment, frames and all.
+    /// Bytes that are durable in the newest segment that has any, frames and all.
     pub fn echo(&self, len: usize) -> Vec<u8> {
-        let mut state = self.state();
-        state.look();
+        let state = self.state();
         let names = state.disk.live.iter().rev().filter(|(path, _)| path.ends_with(".wal"));
-        let lives = names.filter_map(|(_, what)| match what {
-            What::File(node) => Some(&state.disk.nodes[*node].live),
+        let durable = names.filter_map(|(_, what)| match what {
+            What::File(node) => Some(&state.disk.nodes[*node].durable),
             What::Dir => None,
         });
-        let mut used =
-            lives.filter_map(|live| live.get(8192..8192 + len)).filter(|bytes| bytes.iter().any(|b| *b != 0));
+        let frames = durable.filter_map(|bytes| bytes.get(8192..8192 + len));
+        let mut used = frames.filter(|bytes| bytes.iter().any(|byte| *byte != 0));
         used.next().unwrap_or_default().to_vec()
     }
 
@@ -160,7 +164,7 @@ impl Observer for Machine {
             state.turn_to(act);
             state.note(what);
         }
-        if matches!(act, Act::SyncRange { .. } | Act::SyncFile(_) | Act::SyncDir(_)) {
+        if is_sync(act) {
             state.syncs += 1;
             let fault = state.fault.filter(|fault| fault.at == state.syncs);
             if let Some(Fault { forgets, .. }) = fault {
@@ -195,11 +199,12 @@ impl Observer for Machine {
 }
 
 fn changes(act: &Act<'_>) -> bool {
-    match act {
-        Act::MakeDir(_) | Act::Create(_) | Act::Allocate { .. } | Act::Rename { .. } | Act::Remove(_) => true,
-        Act::Write { .. } | Act::SyncRange { .. } | Act::SyncFile(_) | Act::SyncDir(_) => true,
-        _ => false,
-    }
+    let of_names = matches!(act, Act::MakeDir(_) | Act::Create(_) | Act::Rename { .. } | Act::Remove(_));
+    of_names || is_sync(act) || matches!(act, Act::Allocate { .. } | Act::Write { .. })
+}
+
+fn is_sync(act: &Act<'_>) -> bool {
+    matches!(act, Act::SyncRange { .. } | Act::SyncFile(_) | Act::SyncDir(_))
 }
 
 fn describe(act: &Act<'_>) -> String {
@@ -239,12 +244,12 @@ impl State {
     fn note(&mut self, before: String) {
         let Some(moments) = &mut self.moments else { return };
         let (disk, model) = (self.disk.clone(), Arc::clone(&self.model));
-        moments.push(Moment { disk, model, phase: self.phase, before });
+        moments.push(Moment { disk, model, phase: self.phase, before, failed: self.failed });
     }
 
     /// Which part of an operation `act` belongs to.
     fn turn_to(&mut self, act: &Act<'_>) {
-        if !matches!(self.phase, Phase::Append | Phase::Batch | Phase::Checkpoint | Phase::Truncate | Phase::Rotate) {
+        if !matches!(self.phase, Phase::Append | Phase::Batch | Phase::Rotate) {
             return;
         }
         if act.path().ends_with("MANIFEST") {

@@ -6,6 +6,7 @@
 #![allow(dead_code)]
 
 pub mod campaign;
+pub mod directed;
 pub mod disk;
 pub mod history;
 pub mod image;
