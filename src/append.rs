@@ -135,7 +135,7 @@ impl Writer {
             to += part.len();
         }
         let header = Header::new(self.at, len as u32, self.next_seq, watermark(&self.segment, self.at), true, tag);
-        frame::seal(bytes, &header, self.segment.salt());
+        frame::seal(bytes, &header, self.at, self.segment.salt());
         Ok(Attempt::Done(self.publish(size, 1).first))
     }
 
@@ -162,7 +162,7 @@ impl Writer {
         let size = frame_size(len)?;
         let (frame, rest) = scratch.bytes.split_at_mut(size);
         rest.fill(0);
-        frame::seal(frame, &header(len as u32), self.segment.salt());
+        frame::seal(frame, &header(len as u32), at, self.segment.salt());
         scratch.touched = 0;
         drop(scratch);
         Ok(Ok(self.publish(size, 1).first))
@@ -192,7 +192,7 @@ impl Writer {
             let size = frame_size(len as usize)?;
             let commit = size == frame.len() || planted(Bug::BatchWithoutCommit);
             let header = Header::new(at, len, seq, watermark(&self.segment, at), commit, tag);
-            frame::seal(&mut frame[..size], &header, self.segment.salt());
+            frame::seal(&mut frame[..size], &header, at, self.segment.salt());
             (at, seq) = (at + size, seq + 1);
         }
         scratch.touched = 0;

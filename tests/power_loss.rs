@@ -51,7 +51,7 @@ fn a_log_whose_creation_was_killed_once_survives_a_power_failure() {
 /// A frame that is lost while a copy of it, in the payload of a later record of the same segment, is not: the copy
 /// verifies with the same salt, and its claim is relative to where it stands.
 #[test]
-#[ignore = "known: takes a torn end for corruption; claims would have to be bound to their offset by the checksum"]
+
 fn a_copy_of_a_lost_frame_in_a_later_payload_is_no_evidence() {
     directed::copy_of_a_lost_frame().expect("a torn end");
 }

@@ -56,7 +56,7 @@ fn crc_is_iso_hdlc_and_a_salt_is_the_crc_of_what_went_before() {
 #[test]
 fn the_worked_example_is_a_record() {
     let printed = [
-        0xb2, 0xbd, 0x72, 0x1e, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0x68, 0x69, 0, 0, 0, 0, 0,
+        0x09, 0xb9, 0x8b, 0x0c, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0x68, 0x69, 0, 0, 0, 0, 0,
         0,
     ];
     let entry = Entry { salt: 0x1122_3344, ..n() };
@@ -266,7 +266,7 @@ fn a_frame_with_another_seq_ends_the_walk() {
 fn unknown_flags_and_reserved_bits_do_not_verify() {
     for [flags, reserved] in [[2, 0], [3, 0], [0x81, 0], [1, 1]] {
         let mut segment = filled(&n(), 1);
-        let frame = build::frame(segment.salt, 2, NO_CLAIM, [flags, reserved], 0, b"record");
+        let frame = build::frame(segment.salt, segment.next, 2, NO_CLAIM, [flags, reserved], 0, b"record");
         segment.put(segment.next, &frame);
         assert_eq!(parse_one(n(), segment).verdict, ends(Tail::EarlierLife, 1, START + STEP));
     }
@@ -301,7 +301,7 @@ fn a_length_beyond_the_capacity_is_no_frame() {
 #[test]
 fn tags_and_empty_payloads_are_records() {
     let mut segment = Segment::of(&n());
-    segment.put(8192, &build::frame(n().salt, 1, NO_CLAIM, [COMMIT, 0], 0xBEEF, b""));
+    segment.put(8192, &build::frame(n().salt, 8192, 1, NO_CLAIM, [COMMIT, 0], 0xBEEF, b""));
     let parsed = parse_one(n(), segment);
     assert_eq!(parsed.records, [reference::Rec { seq: 1, tag: 0xBEEF, payload: Vec::new() }]);
     assert_eq!(parsed.verdict, ends(Tail::Clean, 1, START + 24));

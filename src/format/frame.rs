@@ -79,8 +79,16 @@ pub(crate) fn noted_len(frame: &[u8]) -> u32 {
     get_u32(frame, LEN)
 }
 
-/// Writes header, CRC and padding around the payload that already stands in `frame`, which is exactly the frame's size.
-pub(crate) fn seal(frame: &mut [u8], header: &Header, salt: u32) {
+/// What the CRC of a frame at `at` starts from: a copy of the frame elsewhere, in a payload say, does not verify, and so
+/// claims nothing.
+pub(crate) fn initial(salt: u32, at: usize) -> u32 {
+    // Capacities are bounded so that an offset divided by 8 fits.
+    salt ^ (at / ALIGN) as u32
+}
+
+/// Writes header, CRC and padding around the payload that already stands in `frame`, which is exactly the size of the
+/// frame and will stand at `at`.
+pub(crate) fn seal(frame: &mut [u8], header: &Header, at: usize, salt: u32) {
     let end = HEADER + header.len as usize;
     put(frame, LEN, &header.len.to_le_bytes());
     put(frame, SEQ, &header.seq.to_le_bytes());
@@ -89,7 +97,7 @@ pub(crate) fn seal(frame: &mut [u8], header: &Header, salt: u32) {
     frame[RESERVED] = 0;
     put(frame, TAG, &header.tag.to_le_bytes());
     frame[end..].fill(0);
-    let crc = salted_crc(salt, &frame[LEN..end]);
+    let crc = salted_crc(initial(salt, at), &frame[LEN..end]);
     put(frame, CRC, &crc.to_le_bytes());
 }
 
@@ -134,5 +142,5 @@ pub(crate) fn payload<'a>(frames: &'a [u8], at: usize, header: &Header) -> &'a [
 pub(crate) fn decode(frames: &[u8], at: usize, salt: u32) -> Option<Header> {
     let header = peek(frames, at)?;
     let (crc, covered) = checked(frames, at, &header);
-    (salted_crc(salt, covered) == crc).then_some(header)
+    (salted_crc(initial(salt, at), covered) == crc).then_some(header)
 }

@@ -9,8 +9,10 @@
 //! 00000000000000000007.wal    a segment, named by its ordinal in 20 decimal digits
 //! ```
 //!
-//! Integers are little-endian. CRC is CRC-32/ISO-HDLC. A *salted* CRC starts from the segment's `salt` as if the salt
-//! were the CRC of bytes that went before, so the same bytes never verify under two salts.
+//! Integers are little-endian. CRC is CRC-32/ISO-HDLC. A CRC *started from* a number goes on from it as if it were the CRC
+//! of bytes that went before, so the same bytes never verify from two numbers; *salted* is started from the segment's
+//! `salt`. The CRC of a frame starts from a number of its place too: a user may store a copy of the log's own bytes as a
+//! payload, and a copy must not be taken for a frame.
 //!
 //! # MANIFEST
 //!
@@ -94,7 +96,7 @@
 //! Frames stand back to back from 8192 on, each at a multiple of 8:
 //!
 //! ```text
-//!   0  crc u32                 salted, over bytes 4 .. 24 + len
+//!   0  crc u32                 over bytes 4 .. 24 + len, started from salt XOR (offset of this frame / 8)
 //!   4  len u32                 of the payload, at most u32::MAX - 8192
 //!   8  seq u64
 //!  16  durable_back u32        (offset of this frame - D) / 8; u32::MAX: no claim
@@ -114,10 +116,11 @@
 //!
 //! ## A worked example
 //!
-//! Salt `0x11223344`, the first frame of a log (D = 8192, so `durable_back` is 0), payload `hi`, at offset 8192:
+//! Salt `0x11223344`, the first frame of a log (D = 8192, so `durable_back` is 0), payload `hi`, at offset 8192, so that its
+//! CRC starts from `0x11223344` XOR 1024:
 //!
 //! ```text
-//! 8192  b2 bd 72 1e  02 00 00 00  01 00 00 00 00 00 00 00  00 00 00 00  01 00 00 00  68 69 00 00 00 00 00 00
+//! 8192  09 b9 8b 0c  02 00 00 00  01 00 00 00 00 00 00 00  00 00 00 00  01 00 00 00  68 69 00 00 00 00 00 00
 //!       crc          len 2        seq 1                    back 0       COMMIT       h  i  padding
 //! ```
 //!

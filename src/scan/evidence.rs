@@ -102,26 +102,27 @@ impl<'a> Verifier<'a> {
 
     fn verifies(&mut self, at: usize, header: &Header) -> bool {
         let (crc, covered) = frame::checked(self.frames, at, header);
+        let initial = frame::initial(self.salt, at);
         match self.direct.checked_sub(covered.len()) {
             Some(left) => {
                 self.direct = left;
-                self.hash(self.salt, covered) == crc
+                self.hash(initial, covered) == crc
             }
             None => {
                 let end = at - FRAMES_AT + frame::HEADER + header.len as usize;
-                self.combined(end - covered.len()..end) == crc
+                self.combined(initial, end - covered.len()..end) == crc
             }
         }
     }
 
-    /// The salted CRC of `range`, which is not empty, from the CRCs of the two prefixes that end where it begins and ends.
+    /// The CRC of `range`, which is not empty, continued from `initial`, out of the CRCs of the two prefixes that end where it begins and ends.
     ///
     /// Let `shift(c, n)` be the CRC `c` carried over `n` bytes. Then crc(a || b) = shift(crc(a), len b) ^ crc(b), and
-    /// `shift` is linear; so crc(b) = crc(a || b) ^ shift(crc(a), len b), and continued from the salt it is
-    /// crc(a || b) ^ shift(crc(a) ^ salt, len b).
-    fn combined(&mut self, range: Range<usize>) -> u32 {
+    /// `shift` is linear; so crc(b) = crc(a || b) ^ shift(crc(a), len b), and continued from `initial` it is
+    /// crc(a || b) ^ shift(crc(a) ^ initial, len b).
+    fn combined(&mut self, initial: u32, range: Range<usize>) -> u32 {
         let (before, through) = (self.prefix(range.start), self.prefix(range.end));
-        let mut crc = crc32fast::Hasher::new_with_initial(before ^ self.salt);
+        let mut crc = crc32fast::Hasher::new_with_initial(before ^ initial);
         crc.combine(&crc32fast::Hasher::new_with_initial_len(through, range.len() as u64));
         crc.finalize()
     }
@@ -242,7 +243,7 @@ mod tests {
             let (a, b) = (a % bytes.len(), b % bytes.len());
             let range = a.min(b)..a.max(b) + 1;
             for from in [0, range.start / 2, range.start] {
-                let got = Verifier::new(&bytes, salt, FRAMES_AT + from).combined(range.clone());
+                let got = Verifier::new(&bytes, salt, FRAMES_AT + from).combined(salt, range.clone());
                 prop_assert_eq!(got, salted_crc(salt, &bytes[range.clone()]));
             }
         }

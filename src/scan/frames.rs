@@ -54,7 +54,7 @@ impl Iterator for Frames<'_> {
             return None;
         }
         let (crc, covered) = frame::checked(self.frames, self.at, &header);
-        if salted_crc(self.salt, covered) != crc {
+        if salted_crc(frame::initial(self.salt, self.at), covered) != crc {
             return None;
         }
         let found = Frame { end, header };
@@ -111,7 +111,7 @@ pub(super) mod tests {
         commit: bool,
     ) -> usize {
         let end = at + size(len).unwrap();
-        seal(&mut frames[at - FRAMES_AT..end - FRAMES_AT], &Header::new(at, len as u32, seq, d, commit, 7), SALT);
+        seal(&mut frames[at - FRAMES_AT..end - FRAMES_AT], &Header::new(at, len as u32, seq, d, commit, 7), at, SALT);
         end
     }
 

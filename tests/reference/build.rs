@@ -171,7 +171,7 @@ impl Segment {
     }
 
     pub fn frame(mut self, seq: u64, durable_back: u32, flags: u8, payload: &[u8]) -> Self {
-        let frame = frame(self.salt, seq, durable_back, [flags, 0], 0, payload);
+        let frame = frame(self.salt, self.next, seq, durable_back, [flags, 0], 0, payload);
         self.put(self.next, &frame);
         self.next += frame.len();
         self
@@ -196,14 +196,14 @@ pub fn identity(entry: &Entry, log_id: [u8; 16]) -> Vec<u8> {
     copy
 }
 
-pub fn frame(salt: u32, seq: u64, durable_back: u32, flags: [u8; 2], tag: u16, payload: &[u8]) -> Vec<u8> {
+pub fn frame(salt: u32, at: usize, seq: u64, durable_back: u32, flags: [u8; 2], tag: u16, payload: &[u8]) -> Vec<u8> {
     let mut covered = (payload.len() as u32).to_le_bytes().to_vec();
     covered.extend(seq.to_le_bytes());
     covered.extend(durable_back.to_le_bytes());
     covered.extend(flags);
     covered.extend(tag.to_le_bytes());
     covered.extend(payload);
-    let mut frame = salted(salt, &covered).to_le_bytes().to_vec();
+    let mut frame = salted(salt ^ (at / 8) as u32, &covered).to_le_bytes().to_vec();
     frame.extend(covered);
     frame.resize(frame.len().next_multiple_of(8), 0);
     frame

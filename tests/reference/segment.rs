@@ -137,7 +137,8 @@ fn frame(bytes: &[u8], salt: u32, at: usize) -> Option<Frame<'_>> {
     let end = padded(payload_end)?;
     let fits = at.is_multiple_of(8) && at >= FRAMES && len <= u32::MAX - 8192 && end <= bytes.len();
     let is_known = flags <= 1 && reserved == 0;
-    if !(fits && is_known && u32_at(bytes, at)? == crc::salted(salt, bytes.get(at + 4..payload_end)?)) {
+    if !(fits && is_known && u32_at(bytes, at)? == crc::salted(salt ^ (at / 8) as u32, bytes.get(at + 4..payload_end)?))
+    {
         return None;
     }
     Some(Frame {
