@@ -513,7 +513,7 @@ fn a_sealed_segment_ends_with_its_last_seq_and_a_commit() {
     };
     assert_eq!(damage(START + 2 * STEP, 2, |one| one.append(2, b"on")), None);
     assert_eq!(damage(START + 2 * STEP, 2, |one| one.append_open(2, b"on")), Some((1, START + 2 * STEP)));
-    assert_eq!(damage(START + 2 * STEP, 3, |one| one.append(2, b"on")), Some((1, START + 2 * STEP)));
+    assert_eq!(damage(START + STEP + 64, 3, |one| one.append(2, &[1; 40])), Some((1, START + STEP + 64)));
     assert_eq!(damage(START + 2 * STEP, 1, |one| one.append(2, b"on")), Some((1, START + STEP)));
     assert_eq!(damage(START + 2 * STEP - 8, 2, |one| one.append(2, b"on")), Some((1, START + STEP)));
 }
@@ -556,7 +556,7 @@ fn entries_out_of_order_are_no_manifest() {
     let sealed = Entry::sealed(1, 1, START + STEP, 1);
     let active = Entry::active(2, 2);
     let spare = Entry::spare(3);
-    let bad: [&[Entry]; 12] = [
+    let bad: [&[Entry]; 13] = [
         &[],
         std::slice::from_ref(&sealed),
         &[active.clone(), sealed.clone()],
@@ -569,6 +569,7 @@ fn entries_out_of_order_are_no_manifest() {
         &[Entry { end_offset: START, ..sealed.clone() }, active.clone()],
         &[Entry { end_offset: START + 4, ..sealed.clone() }, active.clone()],
         &[Entry { last_seq: 0, ..sealed.clone() }, active.clone()],
+        &[Entry { last_seq: 2, ..sealed.clone() }, Entry { base_seq: 3, ..active.clone() }],
     ];
     for (index, entries) in bad.into_iter().enumerate() {
         assert_eq!(parse(&directory(&Manifest::of(entries), &[])).verdict, Verdict::NoManifest, "{index}");
@@ -603,7 +604,7 @@ fn numbers_from_2_to_the_63_on_are_no_manifest() {
             Manifest::of(&[n(), Entry { ordinal: number, ..k() }]),
             Manifest::of(&[Entry::sealed(1, 1, START + STEP, 1), Entry::active(2, number)]),
             // The base of the active segment has to be above it: its own bound decides nothing.
-            Manifest::of(&[Entry::sealed(1, 1, START + STEP, number - 1), Entry::active(2, number)]),
+            Manifest::of(&[Entry::sealed(1, number - 1, START + STEP, number - 1), Entry::active(2, number)]),
         ]
     };
     for (index, manifest) in with(LARGEST).into_iter().enumerate() {
