@@ -15,47 +15,12 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::event::Histogram;
 use crate::format::segment::FRAMES_AT;
+use crate::live::Live;
 use crate::segment::{End, Segment};
 
 /// Locks `mutex`; a panic in user code leaves what it guards whole, so such poisoning means nothing here.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What a view of the log is made of, in one consistent state.
-#[derive(Clone)]
-pub(crate) struct Live {
-    /// Oldest first; the last one is appended to.
-    pub(crate) segments: Arc<Vec<Arc<Segment>>>,
-    pub(crate) first_seq: u64,
-    pub(crate) checkpoint_seq: u64,
-    /// The last durable seq, and where its segment is durable up to.
-    pub(crate) durable_seq: u64,
-    pub(crate) durable_offset: usize,
-    pub(crate) meta: Arc<[u8]>,
-}
-
-impl Live {
-    /// The segment that is appended to.
-    pub(crate) fn active(&self) -> &Arc<Segment> {
-        // A log has an active segment from its creation on.
-        &self.segments[self.segments.len() - 1]
-    }
-
-    /// How many segments hold durable records, and how far the last of them.
-    pub(crate) fn durable_end(&self) -> (usize, End) {
-        let begun = self.segments.partition_point(|segment| segment.base_seq() <= self.durable_seq);
-        let shown = begun.max(1);
-        let segment = &self.segments[shown - 1];
-        let end = if begun == 0 {
-            End { offset: FRAMES_AT, count: 0 }
-        } else if segment.last_seq() <= self.durable_seq {
-            segment.end()
-        } else {
-            End { offset: self.durable_offset, count: self.durable_seq + 1 - segment.base_seq() }
-        };
-        (shown, end)
-    }
 }
 
 /// A segment that is not known to be durable whole.

@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use crate::append::{Attempt, Writer};
-use crate::commit::{Commit, Live, lock};
+use crate::commit::{Commit, lock};
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener, Stats};
+use crate::live::Live;
 use crate::options::SyncMode;
 use crate::planted::{Bug, planted};
 use crate::prepare::Keeper;

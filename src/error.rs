@@ -34,7 +34,7 @@ pub enum Error {
     },
 
     /// Something that was durable is damaged.
-    #[error("{0}; restore the file from a copy, or salvage the records that verify into a new log")]
+    #[error("{0}; restore the file from a copy, or go on with the records before it in a new log")]
     Corrupt(Box<Corruption>),
 
     /// The log ends in a torn record or batch, and [`strict`](crate::Options::strict) refuses that.
@@ -42,11 +42,11 @@ pub enum Error {
     TornTail(Box<Corruption>),
 
     /// A segment that the manifest names is absent, or has another length.
-    #[error("{0}; restore the file from a copy, or salvage what is left into a new log")]
+    #[error("{0}; restore the file from a copy, or go on with what is left in a new log")]
     MissingSegment(Box<MissingSegment>),
 
     /// There are segments, or a manifest file, but no slot of the manifest verifies.
-    #[error("no slot of {} verifies; restore it from a copy, or repair the log to rebuild it from its segments", path.display())]
+    #[error("no slot of {} verifies; restore it from a copy", path.display())]
     NoManifest {
         /// The manifest that should be there.
         path: Box<PathBuf>,

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crate::append::{Attempt, Seqs, Writer};
-use crate::commit::{Commit, Live, lock};
+use crate::commit::{Commit, lock};
 use crate::engine::{Callback, Engine, Written};
 use crate::error::{Error, Result};
 use crate::event::Stats;
 use crate::format::manifest::MAX_META;
+use crate::live::{Live, Positions};
 use crate::options::{Background, Options, SyncMode};
 use crate::pending::Pending;
 use crate::planted::{Bug, planted};
@@ -48,20 +49,6 @@ pub struct Wal {
     lock: Mutex<Option<StoredFile>>,
     worker: Mutex<Option<JoinHandle<()>>>,
     report: RecoveryReport,
-}
-
-/// Where a log begins and ends, read together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Positions {
-    /// The first record's sequence number; one more than `last` if there is none.
-    pub first: u64,
-    /// The last record's sequence number; 0 if the log never had one.
-    pub last: u64,
-    /// The last sequence number that survives a power failure.
-    pub durable: u64,
-    /// The checkpoint; 0 if there is none.
-    pub checkpoint: u64,
 }
 
 impl Options {
@@ -313,13 +300,7 @@ impl Wal {
     /// First, last, durable and checkpointed sequence number, in one consistent read.
     #[must_use]
     pub fn positions(&self) -> Positions {
-        let live = self.engine.commit.live();
-        Positions {
-            first: live.first_seq,
-            durable: live.durable_seq,
-            checkpoint: live.checkpoint_seq,
-            last: live.active().last_seq(),
-        }
+        self.engine.commit.live().positions()
     }
 
     /// Everything that is published now, without a copy.

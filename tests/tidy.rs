@@ -11,20 +11,23 @@ use std::path::{Path, PathBuf};
 
 /// Which module stands on which floor. One imports only from strictly lower floors; the files of a directory share one.
 const FLOORS: &[(usize, &[&str])] = &[
-    (0, &["error", "format", "map", "planted"]),
+    (0, &["error", "event", "format", "map", "planted"]),
     (1, &["index", "options", "scan", "storage"]),
     (2, &["manifest", "segment"]),
-    (3, &["append", "commit", "recovery", "snapshot"]),
-    (4, &["prepare", "reader"]),
-    (5, &["inspect", "wal"]),
-    (6, &["lib"]),
+    (3, &["append", "live", "recovery", "snapshot"]),
+    (4, &["commit", "reader"]),
+    (5, &["inspect", "prepare"]),
+    (6, &["engine"]),
+    (7, &["pending", "truncate", "worker"]),
+    (8, &["wal"]),
+    (9, &["lib"]),
 ];
 /// Modules that have a floor before they have a file.
-const PLANNED: &[&str] = &["inspect"];
+const PLANNED: &[&str] = &[];
 /// The most lines of a file before its tests.
 const FILE_LINES: usize = 450;
 /// Files that are longer, and how long they may be: to shrink, not to grow.
-const LONG_FILES: &[(&str, usize)] = &[("src/storage.rs", 475), ("src/wal.rs", 527)];
+const LONG_FILES: &[(&str, usize)] = &[];
 /// The most lines of a function.
 const FUNCTION_LINES: usize = 70;
 

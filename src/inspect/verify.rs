@@ -51,7 +51,7 @@ pub struct Verification {
     /// Bytes of frames that verified.
     pub bytes: u64,
     /// What is wrong, one error for each damaged segment, oldest first.
-    pub damages: Vec<crate::Error>,
+    pub damages: Vec<crate::error::Error>,
 }
 
 /// Verifies the log in `storage`.
