@@ -154,7 +154,8 @@ fn make_right(files: &mut Files) {
         while at + 24 < segment.len() && segment[at..at + 24] != [0; 24] {
             let len = get(segment, at + 4) as usize;
             let Some(frame) = segment.get(at + 4..at + 24 + len) else { break };
-            let crc = salted(salt, frame);
+            // The CRC of a frame starts from its place too.
+            let crc = salted(salt ^ (at / 8) as u32, frame);
             put(segment, at, crc);
             at += (24 + len).next_multiple_of(8);
         }
