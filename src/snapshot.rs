@@ -202,11 +202,10 @@ pub(crate) fn verify(segment: &Segment, end: End, at: usize, seq: u64) -> Result
     }
     segment.bring_in(at, at + HEADER)?;
     let frames = segment.frames(end)?;
-    let fits = frame::peek(frames, at).ok_or_else(|| damaged(segment, end, at, seq))?;
-    segment.bring_in(at, at + fits.frame_size())?;
-    frame::decode(frames, at, segment.salt())
-        .filter(|header| header.seq == seq)
-        .ok_or_else(|| damaged(segment, end, at, seq))
+    let expected = frame::peek(frames, at).filter(|header| header.seq == seq);
+    let header = expected.ok_or_else(|| damaged(segment, end, at, seq))?;
+    segment.bring_in(at, at + header.frame_size())?;
+    if frame::verifies(frames, at, &header, segment.salt()) { Ok(header) } else { Err(damaged(segment, end, at, seq)) }
 }
 
 /// Where a replay stands in a view that it does not borrow.
@@ -275,32 +274,32 @@ impl Cursor {
 
     fn read(&mut self, view: &View) -> Result<Located> {
         let (segment, end) = (&view.segments[self.index], view.end_of(self.index));
-        if self.at == self.verified {
-            self.verify_batch(segment, end)?;
-        }
         let (at, index) = (self.at, self.index);
-        let header = frame::peek(segment.frames(end)?, at).ok_or_else(|| damaged(segment, end, at, self.expected))?;
+        let header = if at == self.verified {
+            self.verify_batch(segment, end)?
+        } else {
+            frame::peek(segment.frames(end)?, at).ok_or_else(|| damaged(segment, end, at, self.expected))?
+        };
         self.at += header.frame_size();
         self.expected += 1;
         Ok(Located { index, at, header })
     }
 
-    /// Verifies frames up to the next end of a batch: of one that is damaged nothing is shown.
-    fn verify_batch(&mut self, segment: &Segment, end: End) -> Result<()> {
-        let (mut at, mut seq) = (self.at, self.expected);
-        loop {
-            let header = verify(segment, end, at, seq)?;
-            (at, seq) = (at + header.frame_size(), seq + 1);
-            if header.commit {
-                break;
-            }
+    /// Verifies frames up to the next end of a batch, and returns the first: of one that is damaged nothing is shown.
+    fn verify_batch(&mut self, segment: &Segment, end: End) -> Result<Header> {
+        let first = verify(segment, end, self.at, self.expected)?;
+        let (mut at, mut seq) = (self.at + first.frame_size(), self.expected + 1);
+        let mut last = first;
+        while !last.commit {
+            last = verify(segment, end, at, seq)?;
+            (at, seq) = (at + last.frame_size(), seq + 1);
         }
         // A sealed segment that ends too early or too late was not sealed by this manifest.
         if (at == end.offset) != (seq == segment.base_seq() + end.count) {
             return Err(segment.damage(at, seq, end.offset, "the segment does not end as the manifest says"));
         }
         self.verified = at;
-        Ok(())
+        Ok(first)
     }
 }
 

@@ -140,7 +140,11 @@ pub(crate) fn payload<'a>(frames: &'a [u8], at: usize, header: &Header) -> &'a [
 
 /// The frame at `at`, iff it verifies.
 pub(crate) fn decode(frames: &[u8], at: usize, salt: u32) -> Option<Header> {
-    let header = peek(frames, at)?;
-    let (crc, covered) = checked(frames, at, &header);
-    (salted_crc(initial(salt, at), covered) == crc).then_some(header)
+    peek(frames, at).filter(|header| verifies(frames, at, header, salt))
+}
+
+/// Whether the CRC of the frame at `at` is right; `header` came from [`peek`] at `at`.
+pub(crate) fn verifies(frames: &[u8], at: usize, header: &Header, salt: u32) -> bool {
+    let (crc, covered) = checked(frames, at, header);
+    salted_crc(initial(salt, at), covered) == crc
 }

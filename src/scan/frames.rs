@@ -1,7 +1,6 @@
 //! The walk: valid frames, one after the other.
 
 use crate::format::frame::{self, Header};
-use crate::format::salted_crc;
 use crate::format::segment::FRAMES_AT;
 
 /// A valid frame.
@@ -53,8 +52,7 @@ impl Iterator for Frames<'_> {
         if header.seq != self.expected || end > self.end {
             return None;
         }
-        let (crc, covered) = frame::checked(self.frames, self.at, &header);
-        if salted_crc(frame::initial(self.salt, self.at), covered) != crc {
+        if !frame::verifies(self.frames, self.at, &header, self.salt) {
             return None;
         }
         let found = Frame { end, header };
