@@ -139,20 +139,23 @@ struct Trace {
     base: Option<u64>,
     /// The largest D that is claimed in it.
     claim: Option<usize>,
-    /// Whether any byte behind page 0 is not zero.
+    /// Whether it was written to since it was prepared: a word or a possible frame stands there, or, if it is virgin, any
+    /// byte that is not zero.
     used: bool,
 }
 
 impl Trace {
     fn of(spare: &Unsealed<'_>, n: &Walk, active_capacity: usize) -> Self {
         let (head, frames, salt) = (spare.head, spare.frames, spare.entry.salt);
-        if is_zero(head.get(PAGE..).unwrap_or_default()) && is_zero(frames) {
+        let (no_words, no_bytes) = (is_zero(head.get(PAGE..).unwrap_or_default()), is_zero(frames));
+        if no_words && no_bytes {
             return Self::default();
         }
         let first = || frame::decode(frames, FRAMES_AT, salt).map(|header| header.seq).filter(|seq| *seq >= 1);
         let window = Window { next_seq: n.next_seq, ahead: active_capacity.saturating_sub(n.cut), above: 0 };
-        let claim = spare.durable().max(search(frames, salt, FRAMES_AT, window).claim);
-        Self { base: begun(head, salt).or_else(first), claim, used: true }
+        let found = search(frames, salt, FRAMES_AT, window);
+        let used = !no_words || (spare.entry.virgin && !no_bytes) || found.frames > 0;
+        Self { base: begun(head, salt).or_else(first), claim: spare.durable().max(found.claim), used }
     }
 
     /// Whether it is begun or claims.
@@ -569,6 +572,15 @@ mod tests {
             assert_eq!(used(at), [1], "{at}");
         }
         assert_eq!(used(PAGE - 1), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn the_earlier_life_of_a_recycled_spare_does_not_make_it_used() {
+        let used = |spare: File| judge_files(&three(), 0, &[spare.recycled()]).unwrap().used_spares;
+        assert_eq!(used(File::new(0).byte(FRAMES_AT)), Vec::<usize>::new());
+        assert_eq!(used(File::new(0).frames(place(2), 2..3, None)), Vec::<usize>::new(), "a number from before");
+        assert_eq!(used(File::new(0).byte(PAGE)), [1]);
+        assert_eq!(used(File::new(0).frames(place(2), 6..7, None)), [1]);
     }
 
     #[test]
