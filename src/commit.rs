@@ -40,6 +40,8 @@ struct State {
     live: Live,
     parts: VecDeque<Part>,
     leading: bool,
+    /// How many threads wait for a change: nobody is woken, by a system call, if there is none.
+    waiting: usize,
     failure: Option<Arc<Error>>,
     closed: bool,
     /// Something is there for the background thread.
@@ -82,6 +84,7 @@ impl Commit {
                 live,
                 parts: VecDeque::from([part]),
                 leading: false,
+                waiting: 0,
                 failure: None,
                 closed: false,
                 work: false,
@@ -132,8 +135,10 @@ impl Commit {
 
     /// Waits until nobody leads.
     pub(crate) fn await_leader(&self) {
-        let state = lock(&self.state);
-        drop(self.changed.wait_while(state, |state| state.leading).unwrap_or_else(PoisonError::into_inner));
+        let mut state = lock(&self.state);
+        while state.leading {
+            state = self.wait(state);
+        }
     }
 
     /// Refuses if an earlier failure forbids writing, closed or not.
@@ -222,11 +227,7 @@ impl Commit {
             if left.is_zero() {
                 return Ok(false);
             }
-            state = if state.leading {
-                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-            } else {
-                self.lead(state)?
-            };
+            state = if state.leading { self.wait_at_most(state, left) } else { self.lead(state)? };
         }
         Ok(true)
     }
@@ -300,15 +301,25 @@ impl Commit {
 
     /// Wakers are user code, so they run without the lock.
     fn wake_everybody(&self, mut state: MutexGuard<'_, State>) {
-        self.changed.notify_all();
+        state.notify(&self.changed);
         self.work.notify_all();
         let wakers: Vec<Waker> = state.wakers.drain().map(|(_, (_, waker))| waker).collect();
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    fn wait<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.waiting += 1;
+        state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        state
+    }
+
+    fn wait_at_most<'a>(&self, mut state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
+        state.waiting += 1;
+        state = self.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0;
+        state.waiting -= 1;
+        state
     }
 
     /// Syncs everything that is published now, without holding the lock meanwhile.
@@ -336,6 +347,12 @@ impl Commit {
 }
 
 impl State {
+    fn notify(&self, changed: &Condvar) {
+        if self.waiting > 0 {
+            changed.notify_all();
+        }
+    }
+
     /// Whether the record that had the number `seq` in `epoch` is durable; an error if it was cut off since.
     fn is_durable(&self, seq: u64, epoch: usize) -> Result<bool> {
         match self.cuts[epoch.min(self.cuts.len())..].iter().min() {
@@ -410,7 +427,7 @@ impl<'a> Leadership<'a> {
             commit.refusing.store(true, Ordering::Release);
         }
         state.leading = false;
-        commit.changed.notify_all();
+        state.notify(&commit.changed);
         state
     }
 }
