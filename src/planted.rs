@@ -34,6 +34,10 @@ pub enum Bug {
     NoRedirty,
     /// A reopened log that was truncated whole starts at 1 again.
     SeqRestarts,
+    /// A file that is used again keeps the salt of its earlier life.
+    RecycleKeepsSalt,
+    /// What is cut back to stays as long as it was in the manifest.
+    CutNotSealed,
 }
 
 #[cfg(mmap_wal_planted)]

@@ -170,11 +170,12 @@ impl Keeper {
         }
         let Some(old) = books.retired.pop() else { return Ok(None) };
         let ordinal = old.ordinal();
+        let salt = if planted(Bug::RecycleKeepsSalt) { old.salt() } else { how.salt };
         // The map goes with it.
         drop(old);
         if self.is_unread()? {
             self.counts.recycled.fetch_add(1, Ordering::Relaxed);
-            return Spare::recycle(&self.storage, how, ordinal).map(Some);
+            return Spare::recycle(&self.storage, &Preparation { salt, ..*how }, ordinal).map(Some);
         }
         self.remove(ordinal).map(|()| None)
     }

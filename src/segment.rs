@@ -29,6 +29,7 @@ pub(crate) fn file_name(ordinal: u64) -> SegmentName {
 }
 
 /// How a segment is prepared.
+#[derive(Clone, Copy)]
 pub(crate) struct Preparation {
     pub(crate) log_id: [u8; 16],
     pub(crate) ordinal: u64,

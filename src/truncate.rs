@@ -8,6 +8,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::manifest::{Entry, MAX_NUMBER};
 use crate::manifest::Manifest;
+use crate::planted::{Bug, planted};
 use crate::prepare::Books;
 use crate::segment::{End, Segment};
 
@@ -125,7 +126,7 @@ fn rewrite(next: &mut Manifest, ends: Option<(usize, End)>, spare: Entry, base_s
     let mut spares = next.entries.split_off(active_at + 1);
     spares.retain(|entry| entry.ordinal != spare.ordinal);
     next.entries.truncate(ends.map_or(0, |(kept, _)| kept));
-    if let (Some(last), Some((_, end))) = (next.entries.last_mut(), ends) {
+    if let (Some(last), Some((_, end))) = (next.entries.last_mut(), ends.filter(|_| !planted(Bug::CutNotSealed))) {
         (last.end_offset, last.last_seq) = (end.offset as u64, last.base_seq + end.count - 1);
     }
     next.entries.push(Entry { base_seq, ..spare });

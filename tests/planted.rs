@@ -18,7 +18,7 @@ use mmap_wal::planted::{Bug, plant};
 use simulator::campaign::Campaign;
 use simulator::directed;
 
-const BUGS: [Bug; 12] = [
+const BUGS: [Bug; 14] = [
     Bug::AckBeforeSync,
     Bug::NoDirectorySync,
     Bug::NoScrub,
@@ -31,6 +31,8 @@ const BUGS: [Bug; 12] = [
     Bug::OneSlot,
     Bug::NoRedirty,
     Bug::SeqRestarts,
+    Bug::RecycleKeepsSalt,
+    Bug::CutNotSealed,
 ];
 
 /// What is wrong, and how it was found; `Ok` says how much was tried in vain.

@@ -48,10 +48,9 @@ fn a_log_whose_creation_was_killed_once_survives_a_power_failure() {
     directed::killed_creation().expect("the names above the log are durable");
 }
 
-/// A frame that is lost while a copy of it, in the payload of a later record of the same segment, is not: the copy
-/// verifies with the same salt, and its claim is relative to where it stands.
+/// A frame that is lost while a copy of it, in the payload of a later record of the same segment, is not: the copy has
+/// the same salt, but it stands elsewhere.
 #[test]
-
 fn a_copy_of_a_lost_frame_in_a_later_payload_is_no_evidence() {
     directed::copy_of_a_lost_frame().expect("a torn end");
 }

@@ -47,13 +47,25 @@ impl fmt::Display for Histogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:>8} distinct crashed states, {} histories", self.total(), self.seeds)?;
         for (phase, count) in &self.states {
-            writeln!(f, "{count:>8} {}", format!("{phase:?}").to_lowercase())?;
+            writeln!(f, "{count:>8} {}", in_words(&format!("{phase:?}")))?;
         }
         for (depth, count) in &self.depths {
             writeln!(f, "{count:>8} after {depth} earlier crashes")?;
         }
         write!(f, "{:>8} of them process crashes", self.process_crashes)
     }
+}
+
+/// `TruncateBack` as `truncate_back`.
+fn in_words(name: &str) -> String {
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !words.is_empty() {
+            words.push('_');
+        }
+        words.push(letter.to_ascii_lowercase());
+    }
+    words
 }
 
 /// A promise that was broken, and all that is needed to see it again.
@@ -258,7 +270,8 @@ impl<'a> Explorer<'a> {
             self.shared.count(key, moment.phase, depth, Crash::Power);
             let what = format!("power fails at moment {index} ({:?}), before: {}", moment.phase, moment.before);
             self.trail.push(format!("{what}; reached the disk: {choice:?}"));
-            let start = Start { disk: Disk::of(&image), model: (*moment.model).clone(), crash: Crash::Power };
+            let start =
+                Start { disk: Disk::of(&image), model: (*moment.model).clone(), crash: Crash::Power, whole: false };
             self.go_on(&start, depth, self.kind.deeper().0 << depth, &mut rng)?;
             self.trail.pop();
         }
@@ -274,7 +287,9 @@ impl<'a> Explorer<'a> {
         }
         self.shared.count(key, moment.phase, depth, Crash::Process);
         self.trail.push(format!("the process dies at moment {index} ({:?}), before: {}", moment.phase, moment.before));
-        let start = Start { disk: moment.disk.clone(), model: (*moment.model).clone(), crash: Crash::Process };
+        // What an unfinished recovery is about to cut is still there.
+        let whole = moment.phase != Phase::Recover;
+        let start = Start { disk: moment.disk.clone(), model: (*moment.model).clone(), crash: Crash::Process, whole };
         self.go_on(&start, depth, if moment.failed { 2 } else { self.kind.deeper().1 << depth }, &mut rng)?;
         self.trail.pop();
         Ok(())

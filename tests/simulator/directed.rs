@@ -100,12 +100,13 @@ pub fn killed_creation() -> Result<(), String> {
     };
     for moment in once(&Start::nothing(), &[])? {
         let model = (*moment.model).clone();
-        let killed = Start { disk: moment.disk, model, crash: Crash::Process };
+        let killed = Start { disk: moment.disk, model, crash: Crash::Process, whole: true };
         let moments = once(&killed, &[Op::Append(40), Op::Sync])?;
         let Some(last) = moments.last() else { return Err("nothing was noted".to_owned()) };
         let doubts = Doubts::of(&last.disk);
         let nothing_more = doubts.image(&doubts.none());
-        let start = Start { disk: Disk::of(&nothing_more), model: (*last.model).clone(), crash: Crash::Power };
+        let start =
+            Start { disk: Disk::of(&nothing_more), model: (*last.model).clone(), crash: Crash::Power, whole: false };
         once(&start, &[]).map_err(|message| format!("killed before: {}: {message}", moment.before))?;
     }
     Ok(())

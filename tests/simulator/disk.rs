@@ -13,7 +13,7 @@ const PAGE: usize = 4096;
 
 pub type Bytes = Arc<Vec<u8>>;
 
-/// A file, whatever its name is now.
+/// A file, whatever its names are now.
 #[derive(Clone, Default)]
 pub struct Node {
     /// What whoever reads the file sees.
@@ -113,7 +113,7 @@ pub enum What {
     File(usize),
 }
 
-/// A change of names that a sync of the directory has not covered yet.
+/// A change of names that a sync of the directory has not covered yet. A link is a first name or one more.
 #[derive(Clone, Debug)]
 pub enum NameOp {
     Link { path: String, what: What },
@@ -162,9 +162,13 @@ impl Disk {
         for dir in &image.dirs {
             disk.live.insert(dir.clone(), What::Dir);
         }
-        for (path, bytes) in &image.files {
-            disk.live.insert(path.clone(), What::File(disk.nodes.len()));
+        let mut nodes = BTreeMap::new();
+        for (node, bytes) in &image.contents {
+            nodes.insert(*node, disk.nodes.len());
             disk.nodes.push(Arc::new(Node::of(bytes)));
+        }
+        for (path, node) in &image.files {
+            disk.live.insert(path.clone(), What::File(nodes[node]));
         }
         disk.durable = disk.live.clone();
         disk
@@ -180,6 +184,11 @@ impl Disk {
             Some(What::File(node)) => Some(*node),
             _ => None,
         }
+    }
+
+    /// Whether any name leads to `node`.
+    pub fn is_named(&self, node: usize) -> bool {
+        self.live.values().any(|what| *what == What::File(node))
     }
 
     pub fn change(&mut self, node: usize) -> &mut Node {

@@ -20,6 +20,10 @@ pub enum Op {
     /// Up to this per cent of what is there.
     Checkpoint(u64),
     TruncateFront(u64),
+    /// Back to this per cent of what is there, which may lie in a batch.
+    TruncateBack(u64),
+    /// Goes on so far behind the next number.
+    Reset(u64),
     SetMeta(usize),
     Reopen,
 }
@@ -66,7 +70,7 @@ const BATCHES: [&[usize]; 6] = [&[40, 40], &[8, 8, 8], &[488, 488], &[1000, 40, 
 impl Op {
     fn random(rng: &mut Rng, favourite: usize) -> Self {
         let size = if rng.one_in(2) { favourite } else { *rng.pick(&SIZES) };
-        match rng.below(46) {
+        match rng.below(52) {
             0..=16 => Self::Append(size),
             17 => Self::Append(0),
             18 => Self::Append(9000 + rng.below(9000)),
@@ -79,6 +83,8 @@ impl Op {
             35..=38 => Self::TruncateFront(if rng.one_in(3) { 100 } else { rng.draw() % 101 }),
             // Up to three sectors, so that a slot of the manifest can be torn.
             39..=41 => Self::SetMeta(rng.below(1025)),
+            42..=45 => Self::TruncateBack(rng.draw() % 101),
+            46..=47 => Self::Reset(rng.draw() % 3),
             _ => Self::Reopen,
         }
     }
@@ -99,7 +105,7 @@ impl Life {
 }
 
 /// What short histories are made of.
-const SHORT: [Op; 9] = [
+const SHORT: [Op; 11] = [
     Op::Append(40),
     Op::Append(488),
     Op::Batch(&[40, 488]),
@@ -107,12 +113,14 @@ const SHORT: [Op; 9] = [
     Op::Sync,
     Op::Checkpoint(100),
     Op::TruncateFront(100),
+    Op::TruncateBack(50),
+    Op::Reset(1),
     Op::SetMeta(20),
     Op::Reopen,
 ];
 
 /// How many there are: one, two or three operations, in every mode.
-const SHORT_COUNT: u64 = 3 * (9 + 81 + 729);
+const SHORT_COUNT: u64 = 3 * (11 + 121 + 1331);
 
 /// The history of this number; any stretch of numbers is a fair sample, and `SHORT_COUNT` of them are all.
 pub fn short(number: u64) -> (Setup, Life) {
@@ -136,10 +144,23 @@ pub fn focused(rng: &mut Rng) -> (Setup, Life) {
     const METAS: &[Op] = &[Op::Append(40), Op::SetMeta(1000), Op::SetMeta(900), Op::Checkpoint(100)];
     let fault = Some(Fault { at: 8 + rng.below(8), forgets: true });
     // What was cut stands in pages of its own; a sync was lost; both slots of the manifest can be torn.
-    let (mode, favourite, ops, fault) = match rng.below(3) {
+    let (mode, favourite, ops, fault) = match rng.below(5) {
         0 => (SyncMode::None, 4072, PAGES, None),
+        3 => return recycling(rng, Op::TruncateFront(100)),
+        4 => return recycling(rng, *rng.clone().pick(&[Op::TruncateBack(0), Op::TruncateBack(50), Op::Reset(1)])),
         1 => (SyncMode::Sync, 40, ALIKE, fault),
         _ => (SyncMode::Sync, 40, METAS, None),
     };
     (Setup { mode, segment_size: 20 << 10, spares: 1, favourite }, Life { ops: ops.to_vec(), fault })
+}
+
+/// What stood in several segments is dropped by `drop`, and the files are used again.
+fn recycling(rng: &mut Rng, drop: Op) -> (Setup, Life) {
+    let mode = *rng.pick(&MODES);
+    // One or two records that end with the segment, or many that stand where the new ones will.
+    let (favourite, before) = *rng.pick(&[(4072, 3), (2024, 5), (488, 18)]);
+    let mut ops = vec![Op::Append(favourite); before];
+    ops.push(drop);
+    ops.extend(vec![Op::Append(favourite); 1 + rng.below(before)]);
+    (Setup { mode, segment_size: 12 << 10, spares: 1 + rng.below(2), favourite }, Life { ops, fault: None })
 }

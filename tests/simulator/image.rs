@@ -15,7 +15,10 @@ const PAGE: usize = 4096;
 #[derive(Clone, Default)]
 pub struct Image {
     pub dirs: BTreeSet<String>,
-    pub files: BTreeMap<String, Bytes>,
+    /// The file of each name; two names can be of one file.
+    pub files: BTreeMap<String, usize>,
+    /// What each file holds.
+    pub contents: BTreeMap<usize, Bytes>,
 }
 
 impl Image {
@@ -29,7 +32,10 @@ impl Image {
             }
             match what {
                 What::Dir => drop(image.dirs.insert(path.clone())),
-                What::File(node) => drop(image.files.insert(path.clone(), bytes(*node))),
+                What::File(node) => {
+                    image.files.insert(path.clone(), *node);
+                    image.contents.entry(*node).or_insert_with(|| bytes(*node));
+                }
             }
         }
         image
@@ -38,8 +44,15 @@ impl Image {
     pub fn digest(&self) -> u64 {
         let mut digest = Digest::new();
         self.dirs.iter().for_each(|dir| digest.bytes(dir.as_bytes()));
-        for (path, bytes) in &self.files {
+        let mut first_names: BTreeMap<usize, &str> = BTreeMap::new();
+        for (path, node) in &self.files {
             digest.bytes(path.as_bytes());
+            if let Some(first) = first_names.get(node) {
+                digest.bytes(first.as_bytes());
+                continue;
+            }
+            first_names.insert(*node, path);
+            let bytes = &self.contents[node];
             digest.word(bytes.len() as u64);
             for (index, sector) in bytes.chunks(SECTOR).enumerate() {
                 if !is_zero(sector) {
@@ -56,7 +69,14 @@ impl Image {
         for dir in &self.dirs {
             DirBuilder::new().create(root.join(dir))?;
         }
-        for (path, bytes) in &self.files {
+        let mut first_names: BTreeMap<usize, &str> = BTreeMap::new();
+        for (path, node) in &self.files {
+            if let Some(first) = first_names.get(node) {
+                std::fs::hard_link(root.join(first), root.join(path))?;
+                continue;
+            }
+            first_names.insert(*node, path);
+            let bytes = &self.contents[node];
             let file = File::create_new(root.join(path))?;
             file.set_len(bytes.len() as u64)?;
             for (index, page) in bytes.chunks(PAGE).enumerate() {
@@ -71,7 +91,7 @@ impl Image {
     /// The files of `dir`, by name.
     pub fn files_in(&self, dir: &str) -> BTreeMap<String, Vec<u8>> {
         let inside = self.files.iter().filter(|(path, _)| parent(path) == dir);
-        inside.map(|(path, bytes)| (path[dir.len() + 1..].to_owned(), bytes.to_vec())).collect()
+        inside.map(|(path, node)| (path[dir.len() + 1..].to_owned(), self.contents[node].to_vec())).collect()
     }
 }
 

@@ -22,11 +22,13 @@ pub struct Start {
     pub disk: Disk,
     pub model: Model,
     pub crash: Crash,
+    /// Whether everything in the log is whole, so that nothing may be cut.
+    pub whole: bool,
 }
 
 impl Start {
     pub fn nothing() -> Self {
-        Self { disk: Disk::default(), model: Model::new(), crash: Crash::Power }
+        Self { disk: Disk::default(), model: Model::new(), crash: Crash::Power, whole: false }
     }
 }
 
@@ -55,7 +57,7 @@ pub fn live(
         session.read_only(start.crash, &parsed)?;
     }
     session.machine.set_fault(life.fault);
-    if session.first_open(start.crash, &parsed)? {
+    if session.first_open(start, &parsed)? {
         for op in &life.ops {
             session.run(*op).map_err(|message| format!("{op:?}: {message}"))?;
         }
@@ -115,7 +117,7 @@ impl Session {
     }
 
     /// Opens what the crash left; `false` if the fault struck meanwhile, so that there is nothing to go on with.
-    fn first_open(&mut self, crash: Crash, parsed: &Parsed) -> Result<bool, String> {
+    fn first_open(&mut self, start: &Start, parsed: &Parsed) -> Result<bool, String> {
         let wal = match self.open() {
             Err(_) if self.machine.has_failed() => {
                 self.leave();
@@ -127,7 +129,10 @@ impl Session {
             return Err("a sync failed while the log was opened, and nobody was told".to_owned());
         }
         let found = self.found(&wal)?;
-        self.model.check(&found, crash)?;
+        self.model.check(&found, start.crash)?;
+        if start.whole && wal.recovery().tail == TailState::Torn {
+            return Err("only the process died, and the end is torn".to_owned());
+        }
         check_parsed(parsed, &found, &wal, self.model.created)?;
         self.model.opened(&found);
         if self.watch == Watch::Opened {
@@ -163,10 +168,19 @@ impl Session {
                 other => Err(format!("after a failed sync: {other:?}")),
             };
         }
+        let split = match op {
+            Op::TruncateBack(part) => Some(part_of(&wal, part)).filter(|after| self.model.is_inside_batch(*after)),
+            _ => None,
+        };
         let promise = self.promise(&wal, op);
         self.enter(phase_of(op));
         let returned = self.call(&wal, op);
         match returned {
+            Err(Error::InsideBatch { seq }) if split == Some(seq) => {
+                self.returned(&wal, op, 0)?;
+                self.wal = Some(wal);
+            }
+            Ok(_) if split.is_some() => return Err("it cut a batch in two".to_owned()),
             Err(Error::Poisoned(_)) if self.machine.has_failed() => self.wal = (op != Op::Reopen).then_some(wal),
             Err(e) => return Err(e.to_string()),
             Ok(Some(seq)) if seq != self.model.ceiling => {
@@ -234,6 +248,13 @@ impl Session {
             }
             Op::Checkpoint(part) => self.model.checkpoint.push(part_of(wal, part).max(positions.checkpoint)),
             Op::TruncateFront(part) => self.model.first.push((part_of(wal, part) + 1).max(positions.first)),
+            Op::TruncateBack(part) => {
+                let after = part_of(wal, part);
+                if !self.model.is_inside_batch(after) {
+                    self.model.cut(after);
+                }
+            }
+            Op::Reset(gap) => self.model.reset(positions.last + 1 + gap),
             Op::SetMeta(len) => {
                 let meta = body(self.model.next_id, len);
                 self.model.next_id += 1;
@@ -292,6 +313,8 @@ impl Session {
             Op::Sync => wal.sync().map(Some),
             Op::Checkpoint(part) => wal.checkpoint(part_of(wal, part)).map(|()| None),
             Op::TruncateFront(part) => wal.truncate_front(part_of(wal, part)).map(|()| None),
+            Op::TruncateBack(part) => wal.truncate_back(part_of(wal, part)).map(|()| None),
+            Op::Reset(gap) => wal.reset(wal.positions().last + 1 + gap).map(|()| None),
             Op::SetMeta(_) => wal.set_meta(self.model.meta.last().map_or(&[], Vec::as_slice)).map(|()| None),
             Op::Reopen => wal.close().map(|()| None),
         }
@@ -305,6 +328,8 @@ fn phase_of(op: Op) -> Phase {
         Op::Sync => Phase::Sync,
         Op::Checkpoint(_) => Phase::Checkpoint,
         Op::TruncateFront(_) => Phase::Truncate,
+        Op::TruncateBack(_) => Phase::TruncateBack,
+        Op::Reset(_) => Phase::Reset,
         Op::SetMeta(_) => Phase::Meta,
         Op::Reopen => Phase::Close,
     }

@@ -21,14 +21,20 @@ pub enum Phase {
     Append,
     Batch,
     Rotate,
+    Recycle,
     Sync,
     Manifest,
     Checkpoint,
     Truncate,
+    TruncateBack,
+    Reset,
     Meta,
     Close,
     Idle,
 }
+
+/// Where the frames of a segment begin.
+const FRAMES: usize = 8192;
 
 /// Before what a moment is that is between two operations.
 pub const AT_REST: &str = "the next operation";
@@ -65,6 +71,8 @@ struct State {
     clock: u64,
     moments: Option<Vec<Moment>>,
     model: Arc<Model>,
+    /// What the user asked for, and which part of it is done.
+    asked: Phase,
     phase: Phase,
     fault: Option<Fault>,
     syncs: usize,
@@ -83,6 +91,7 @@ impl Machine {
             clock: seed,
             moments: None,
             model: Arc::clone(model),
+            asked: Phase::Idle,
             phase: Phase::Idle,
             fault: None,
             syncs: 0,
@@ -115,7 +124,7 @@ impl Machine {
     /// What is done from now on, and what a crash may leave of it.
     pub fn enter(&self, phase: Phase, model: &Arc<Model>) {
         let mut state = self.state();
-        (state.phase, state.model) = (phase, Arc::clone(model));
+        (state.asked, state.phase, state.model) = (phase, phase, Arc::clone(model));
     }
 
     /// It is done: a crash now is one of its own.
@@ -134,17 +143,20 @@ impl Machine {
         (state.moments.take().unwrap_or_default(), state.disk.clone())
     }
 
-    /// Bytes that are durable in the newest segment that has any, frames and all.
+    /// Bytes of the newest segment that has any, frames and all, from the head of one of them or from anywhere.
     pub fn echo(&self, len: usize) -> Vec<u8> {
-        let state = self.state();
+        let mut state = self.state();
+        state.look();
         let names = state.disk.live.iter().rev().filter(|(path, _)| path.ends_with(".wal"));
-        let durable = names.filter_map(|(_, what)| match what {
-            What::File(node) => Some(&state.disk.nodes[*node].durable),
+        let live = names.filter_map(|(_, what)| match what {
+            What::File(node) => Some(&state.disk.nodes[*node].live),
             What::Dir => None,
         });
-        let frames = durable.filter_map(|bytes| bytes.get(8192..8192 + len));
-        let mut used = frames.filter(|bytes| bytes.iter().any(|byte| *byte != 0));
-        used.next().unwrap_or_default().to_vec()
+        let used = live.map(|bytes| (Arc::clone(bytes), heads(bytes))).find(|(_, heads)| !heads.is_empty());
+        let Some((bytes, heads)) = used else { return Vec::new() };
+        let rng = &mut state.rng;
+        let from = if rng.one_in(4) { FRAMES + rng.below(bytes.len() - FRAMES) } else { *rng.pick(&heads) };
+        bytes[from..(from + len).min(bytes.len())].to_vec()
     }
 
     fn relative(&self, path: &Path) -> String {
@@ -200,6 +212,7 @@ impl Observer for Machine {
 
 fn changes(act: &Act<'_>) -> bool {
     let of_names = matches!(act, Act::MakeDir(_) | Act::Create(_) | Act::Rename { .. } | Act::Remove(_));
+    let of_names = of_names || matches!(act, Act::Link { .. });
     of_names || is_sync(act) || matches!(act, Act::Allocate { .. } | Act::Write { .. })
 }
 
@@ -217,9 +230,23 @@ fn describe(act: &Act<'_>) -> String {
         Act::Allocate { len, .. } => format!("allocate {len} bytes for {name}"),
         Act::Create(_) | Act::MakeDir(_) => format!("create {name}"),
         Act::Rename { .. } => format!("rename {name}"),
+        Act::Link { .. } => format!("link {name}"),
         Act::Remove(_) => format!("remove {name}"),
         other => format!("{other:?}"),
     }
+}
+
+/// Where frames seem to begin, one behind the other.
+fn heads(bytes: &[u8]) -> Vec<usize> {
+    let mut heads = Vec::new();
+    let mut at = FRAMES;
+    while let Some(&[_, _, _, _, a, b, c, d, ref seq @ ..]) = bytes.get(at..at + 16)
+        && seq.iter().any(|byte| *byte != 0)
+    {
+        heads.push(at);
+        at = (at + 24 + u32::from_le_bytes([a, b, c, d]) as usize).next_multiple_of(8);
+    }
+    heads
 }
 
 /// The lock files: their content means nothing to recovery.
@@ -249,12 +276,12 @@ impl State {
 
     /// Which part of an operation `act` belongs to.
     fn turn_to(&mut self, act: &Act<'_>) {
-        if !matches!(self.phase, Phase::Append | Phase::Batch | Phase::Rotate) {
-            return;
-        }
-        if act.path().ends_with("MANIFEST") {
-            self.phase = Phase::Manifest;
-        } else if matches!(act, Act::Create(_)) {
+        let is_write = matches!(self.asked, Phase::Append | Phase::Batch);
+        if matches!(act, Act::Link { .. }) {
+            self.phase = Phase::Recycle;
+        } else if act.path().ends_with("MANIFEST") {
+            self.phase = if is_write { Phase::Manifest } else { self.asked };
+        } else if is_write && self.phase != Phase::Manifest && matches!(act, Act::Create(_)) {
             self.phase = Phase::Rotate;
         }
     }
@@ -320,12 +347,18 @@ impl State {
                     self.disk.rename_or_link(NameOp::Rename { from: path, to: relative(to), what });
                 }
             }
+            Act::Link { to, .. } => {
+                if let Some(what) = self.disk.live.get(&path).copied() {
+                    self.disk.rename_or_link(NameOp::Link { path: relative(to), what });
+                }
+            }
             Act::Remove(_) => {
-                if let Some(node) = self.disk.node(&path) {
+                let node = self.disk.node(&path);
+                self.disk.rename_or_link(NameOp::Unlink { path });
+                if let Some(node) = node.filter(|node| !self.disk.is_named(*node)) {
                     self.mapped.remove(&node);
                     self.files.remove(&node);
                 }
-                self.disk.rename_or_link(NameOp::Unlink { path });
             }
             _ => {}
         }

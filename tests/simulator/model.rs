@@ -41,6 +41,8 @@ pub struct Model {
     pub first: Vec<u64>,
     pub checkpoint: Vec<u64>,
     pub meta: Vec<Vec<u8>>,
+    /// What the log is instead if what takes records away under way has come to pass.
+    pub otherwise: Option<Arc<Model>>,
     /// Payloads are numbered, so that no two are the same.
     pub next_id: u64,
 }
@@ -66,6 +68,7 @@ impl Model {
             first: vec![1],
             checkpoint: vec![0],
             meta: vec![Vec::new()],
+            otherwise: None,
             next_id: 1,
         }
     }
@@ -82,8 +85,36 @@ impl Model {
         }
     }
 
+    /// What is above `after` is being cut off.
+    pub fn cut(&mut self, after: u64) {
+        let mut cut = self.clone();
+        cut.records.split_off(&(after + 1));
+        cut.batches.retain(|(_, to)| *to <= after);
+        (cut.durable, cut.published, cut.ceiling) = (after, after, after);
+        cut.checkpoint.iter_mut().for_each(|checkpoint| *checkpoint = after.min(*checkpoint));
+        self.otherwise = Some(Arc::new(cut));
+    }
+
+    /// Everything is being dropped, to go on at `next`.
+    pub fn reset(&mut self, next: u64) {
+        let mut empty = self.clone();
+        (empty.records, empty.batches) = (BTreeMap::new(), Vec::new());
+        (empty.durable, empty.published, empty.ceiling) = (next - 1, next - 1, next - 1);
+        empty.first = vec![next];
+        self.otherwise = Some(Arc::new(empty));
+    }
+
+    /// Whether the log may not end with `after`, because a batch would lose its end.
+    pub fn is_inside_batch(&self, after: u64) -> bool {
+        let is_split = self.batches.iter().any(|(from, to)| (*from..*to).contains(&after));
+        is_split && !self.first.contains(&(after + 1))
+    }
+
     /// What was under way has returned.
     pub fn returned(&mut self) {
+        if let Some(otherwise) = self.otherwise.take() {
+            *self = (*otherwise).clone();
+        }
         self.published = self.ceiling;
         keep_last(&mut self.first);
         keep_last(&mut self.checkpoint);
@@ -102,6 +133,16 @@ impl Model {
 
     /// Holds what an open showed against what it may show.
     pub fn check(&self, shown: &Shown, crash: Crash) -> Result<(), String> {
+        let as_before = self.check_this(shown, crash);
+        match &self.otherwise {
+            Some(otherwise) if as_before.is_err() => {
+                otherwise.check_this(shown, crash).map_err(|after| format!("{as_before:?}, and {after}"))
+            }
+            _ => as_before,
+        }
+    }
+
+    fn check_this(&self, shown: &Shown, crash: Crash) -> Result<(), String> {
         let Shown { first, last, durable, checkpoint, meta, records } = shown;
         let floor = if crash == Crash::Power { self.durable } else { self.published };
         if *last < floor {
@@ -145,6 +186,7 @@ impl Model {
     /// An open returned and showed this: it is durable, and what it did not show must never come back.
     pub fn opened(&mut self, shown: &Shown) {
         self.created = true;
+        self.otherwise = None;
         self.records.split_off(&(shown.last + 1));
         self.batches.retain(|(_, to)| *to <= shown.last);
         (self.durable, self.published, self.ceiling) = (shown.last, shown.last, shown.last);
@@ -164,6 +206,7 @@ impl Model {
             digest.word(*seq);
             digest.bytes(&record.payload);
         });
+        self.otherwise.iter().for_each(|otherwise| digest.word(otherwise.digest()));
         digest.value()
     }
 }
