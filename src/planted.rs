@@ -36,8 +36,10 @@ pub enum Bug {
     SeqRestarts,
     /// A file that is used again keeps the salt of its earlier life.
     RecycleKeepsSalt,
-    /// What is cut back to stays as long as it was in the manifest.
-    CutNotSealed,
+    /// A file that is used again is announced before what it says of itself is durable.
+    RecycleNotSynced,
+    /// What follows a cut is begun before the manifest says so.
+    RestartBeforeCut,
 }
 
 #[cfg(mmap_wal_planted)]

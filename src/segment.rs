@@ -102,7 +102,9 @@ impl Spare {
         let file = storage.open_write(to.as_str())?;
         write_identity(storage, &file, how)?;
         file.write_at(&[0; PAGE], PAGE as u64)?;
-        file.sync()?;
+        if !planted(Bug::RecycleNotSynced) {
+            file.sync()?;
+        }
         let entry = Entry { virgin: false, ..how.entry() };
         Self::reopen(storage, entry)
     }

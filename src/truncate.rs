@@ -105,13 +105,14 @@ fn start_again(
 ) -> Result<()> {
     let (kept, is_reset) = (ends.map_or(0, |(kept, _)| kept), ends.is_none());
     let Some(spare) = writer.next_spare() else { return Err(Error::Closed) };
+    let early = if planted(Bug::RestartBeforeCut) { writer.restart(base_seq) } else { None };
     books.update(&engine.commit, |next| rewrite(next, ends, spare, base_seq))?;
     let live = engine.commit.live();
     let mut segments: Vec<Arc<Segment>> = live.segments[..kept].to_vec();
     if let (Some(last), Some((_, end))) = (segments.last_mut(), ends) {
         *last = last.cut_at(end, books.current().header.log_id);
     }
-    let Some(active) = writer.restart(base_seq) else { return Err(Error::Closed) };
+    let Some(active) = early.or_else(|| writer.restart(base_seq)) else { return Err(Error::Closed) };
     segments.push(active);
     let first_seq = if is_reset { base_seq } else { live.first_seq };
     let dropped = live.segments[kept..].to_vec();
@@ -126,7 +127,7 @@ fn rewrite(next: &mut Manifest, ends: Option<(usize, End)>, spare: Entry, base_s
     let mut spares = next.entries.split_off(active_at + 1);
     spares.retain(|entry| entry.ordinal != spare.ordinal);
     next.entries.truncate(ends.map_or(0, |(kept, _)| kept));
-    if let (Some(last), Some((_, end))) = (next.entries.last_mut(), ends.filter(|_| !planted(Bug::CutNotSealed))) {
+    if let (Some(last), Some((_, end))) = (next.entries.last_mut(), ends) {
         (last.end_offset, last.last_seq) = (end.offset as u64, last.base_seq + end.count - 1);
     }
     next.entries.push(Entry { base_seq, ..spare });

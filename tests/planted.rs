@@ -18,7 +18,7 @@ use mmap_wal::planted::{Bug, plant};
 use simulator::campaign::Campaign;
 use simulator::directed;
 
-const BUGS: [Bug; 14] = [
+const BUGS: [Bug; 15] = [
     Bug::AckBeforeSync,
     Bug::NoDirectorySync,
     Bug::NoScrub,
@@ -32,7 +32,8 @@ const BUGS: [Bug; 14] = [
     Bug::NoRedirty,
     Bug::SeqRestarts,
     Bug::RecycleKeepsSalt,
-    Bug::CutNotSealed,
+    Bug::RecycleNotSynced,
+    Bug::RestartBeforeCut,
 ];
 
 /// What is wrong, and how it was found; `Ok` says how much was tried in vain.

@@ -34,6 +34,8 @@ pub struct Histogram {
     /// How many of them were crashes of a log that had been recovered from a crash: once, twice, ...
     pub depths: BTreeMap<usize, usize>,
     pub process_crashes: usize,
+    /// How many opens found the log to end how.
+    pub tails: BTreeMap<&'static str, usize>,
     pub seeds: u64,
 }
 
@@ -51,6 +53,9 @@ impl fmt::Display for Histogram {
         }
         for (depth, count) in &self.depths {
             writeln!(f, "{count:>8} after {depth} earlier crashes")?;
+        }
+        for (tail, count) in &self.tails {
+            writeln!(f, "{count:>8} opened with a {tail} end")?;
         }
         write!(f, "{:>8} of them process crashes", self.process_crashes)
     }
@@ -316,7 +321,12 @@ impl<'a> Explorer<'a> {
         let lived = catch_unwind(AssertUnwindSafe(|| live(&root, start, &self.setup, life, seed, watch)));
         std::fs::remove_dir_all(&root).expect("the simulated disk is removed");
         let lived = lived.unwrap_or_else(|_| Err("it panicked".to_owned()));
-        lived.map_err(|message| {
+        let noted = lived.map(|(moments, tail)| {
+            let mut found = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner);
+            tail.iter().for_each(|tail| *found.1.tails.entry(tail.as_str()).or_default() += 1);
+            moments
+        });
+        noted.map_err(|message| {
             let mut trail = self.trail.clone();
             trail.push(format!("opened, and then {:?}", life.ops));
             let states = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner).0.len();

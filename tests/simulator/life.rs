@@ -40,7 +40,7 @@ pub enum Watch {
     Always,
 }
 
-/// Lives `life` in the empty directory `root`; what it noted, or what went wrong.
+/// Lives `life` in the empty directory `root`; what it noted, and how the log ended when it was opened, or what went wrong.
 pub fn live(
     root: &Path,
     start: &Start,
@@ -48,7 +48,7 @@ pub fn live(
     life: &Life,
     seed: u64,
     watch: Watch,
-) -> Result<Vec<Moment>, String> {
+) -> Result<(Vec<Moment>, Option<TailState>), String> {
     let image = start.disk.live_image();
     image.materialise(root).map_err(|e| format!("cannot write the image: {e}"))?;
     let parsed = reference::parse(&image.files_in(LOG));
@@ -57,14 +57,15 @@ pub fn live(
         session.read_only(start.crash, &parsed)?;
     }
     session.machine.set_fault(life.fault);
-    if session.first_open(start, &parsed)? {
+    let tail = session.first_open(start, &parsed)?;
+    if tail.is_some() {
         for op in &life.ops {
             session.run(*op).map_err(|message| format!("{op:?}: {message}"))?;
         }
         session.check_live()?;
     }
     let (moments, _) = session.machine.kill();
-    Ok(moments)
+    Ok((moments, tail))
 }
 
 struct Session {
@@ -116,12 +117,12 @@ impl Session {
         self.setup.options().open_observed(&self.dir, watched)
     }
 
-    /// Opens what the crash left; `false` if the fault struck meanwhile, so that there is nothing to go on with.
-    fn first_open(&mut self, start: &Start, parsed: &Parsed) -> Result<bool, String> {
+    /// Opens what the crash left; how it ended, or `None` if the fault struck meanwhile, so that there is nothing to go on with.
+    fn first_open(&mut self, start: &Start, parsed: &Parsed) -> Result<Option<TailState>, String> {
         let wal = match self.open() {
             Err(_) if self.machine.has_failed() => {
                 self.leave();
-                return Ok(false);
+                return Ok(None);
             }
             opened => opened.map_err(|e| format!("the log cannot be opened: {e}"))?,
         };
@@ -139,8 +140,9 @@ impl Session {
             self.machine.record();
         }
         self.leave();
+        let tail = wal.recovery().tail;
         self.wal = Some(wal);
-        Ok(true)
+        Ok(Some(tail))
     }
 
     fn found(&self, wal: &Wal) -> Result<Shown, String> {
