@@ -7,6 +7,23 @@ use std::path::Path;
 
 use mmap_wal::{Error, Options, Reader, Snapshot, SyncMode, TailState, Wal};
 
+/// What users rely on when they move these between threads; a change would not compile.
+const _: () = {
+    const fn shared<T: Send + Sync + 'static>() {}
+    const fn cloned<T: Clone + Send + Sync + 'static>() {}
+    const fn copied<T: Copy + Send + Sync>() {}
+    shared::<mmap_wal::Wal>();
+    shared::<mmap_wal::Reader>();
+    shared::<mmap_wal::Pending>();
+    shared::<mmap_wal::IntoReplay>();
+    shared::<mmap_wal::Error>();
+    cloned::<mmap_wal::Snapshot>();
+    cloned::<mmap_wal::PinnedRecord>();
+    cloned::<mmap_wal::Options>();
+    copied::<mmap_wal::Record<'_>>();
+    copied::<mmap_wal::Seqs>();
+};
+
 fn small() -> Options {
     Options::new().segment_size(16 << 10)
 }
