@@ -73,8 +73,8 @@ impl Options {
     pub fn open_observed(&self, dir: impl AsRef<Path>, observer: Option<Arc<dyn Observer>>) -> Result<Wal> {
         let options = self.validated()?;
         let storage = Storage::new(dir.as_ref(), options.file_mode, observer);
-        let recovered = recovery::open(&storage, &options)?;
-        Wal::assemble(storage, &options, recovered)
+        let (lock_file, recovered) = recovery::open(&storage, &options)?;
+        Wal::assemble(storage, &options, lock_file, recovered)
     }
 }
 
@@ -87,8 +87,8 @@ impl Wal {
         Options::new().open(dir)
     }
 
-    fn assemble(storage: Storage, options: &Options, recovered: Recovered) -> Result<Self> {
-        let Recovered { lock, readers, manifest, segments, tail, spares, next_ordinal, report } = recovered;
+    fn assemble(storage: Storage, options: &Options, lock_file: StoredFile, recovered: Recovered) -> Result<Self> {
+        let Recovered { readers, manifest, segments, tail, spares, next_ordinal, report } = recovered;
         let header = manifest.current().header;
         let meta = Arc::from(manifest.current().meta.as_slice());
         let active = Arc::clone(&segments[segments.len() - 1]);
@@ -121,7 +121,7 @@ impl Wal {
             callback: AtomicUsize::new(0),
         });
         let worker = if engine.threaded { Some(worker::start(&engine)?) } else { None };
-        Ok(Self { engine, lock: Mutex::new(Some(lock)), worker: Mutex::new(worker), report })
+        Ok(Self { engine, lock: Mutex::new(Some(lock_file)), worker: Mutex::new(worker), report })
     }
 
     /// Does what the background thread would: syncs what is awaited or due, seals what was rotated, prepares segments.

@@ -4,6 +4,7 @@ pub(crate) mod examine;
 pub(crate) mod report;
 mod settle;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,7 +24,6 @@ use crate::storage::{Listed, Storage, StoredFile};
 
 /// A log that is open for writing, durable whole.
 pub(crate) struct Recovered {
-    pub(crate) lock: StoredFile,
     pub(crate) readers: Arc<StoredFile>,
     pub(crate) manifest: ManifestFile,
     /// Every segment that holds records; the last one is appended to.
@@ -34,8 +34,8 @@ pub(crate) struct Recovered {
     pub(crate) report: RecoveryReport,
 }
 
-/// Opens the log for its one writer, creating it if there is none.
-pub(crate) fn open(storage: &Storage, options: &Options) -> Result<Recovered> {
+/// Opens the log for its one writer, creating it if there is none; the lock comes with it.
+pub(crate) fn open(storage: &Storage, options: &Options) -> Result<(StoredFile, Recovered)> {
     let started = Instant::now();
     let new_names = if options.create { storage.make_dirs()? } else { Vec::new() };
     let listed = storage.list()?;
@@ -46,13 +46,24 @@ pub(crate) fn open(storage: &Storage, options: &Options) -> Result<Recovered> {
         return Err(Error::io("open", storage.dir(), source));
     }
     let lock = take_lock(storage)?;
+    match recover(storage, options, &new_names, started) {
+        Ok(recovered) => Ok((lock, recovered)),
+        Err(e) => {
+            // Closing alone would leave the lock to a child that was forked meanwhile. The refusal says more than this.
+            let _ = lock.unlock();
+            Err(e)
+        }
+    }
+}
+
+fn recover(storage: &Storage, options: &Options, new_names: &[PathBuf], started: Instant) -> Result<Recovered> {
     let readers = storage.open_or_create(READERS)?;
     readers.lock_shared()?;
     // Another writer may have come and gone since the directory was listed.
     let listed = storage.list()?;
     let (mut manifest, created) = match ManifestFile::open(storage)? {
         Some(manifest) => (manifest, false),
-        None => (create(storage, options, &listed, &new_names)?, true),
+        None => (create(storage, options, &listed, new_names)?, true),
     };
     let examined = examined(storage, options, &mut manifest)?;
     let state = manifest.current().clone();
@@ -61,7 +72,7 @@ pub(crate) fn open(storage: &Storage, options: &Options) -> Result<Recovered> {
     let (segments, tail, spares) = attach(storage, &state, &examined)?;
     leftovers?;
     let report = RecoveryReport { created, elapsed: started.elapsed(), ..report(&state, &examined) };
-    Ok(Recovered { lock, readers: Arc::new(readers), manifest, segments, tail, spares, next_ordinal, report })
+    Ok(Recovered { readers: Arc::new(readers), manifest, segments, tail, spares, next_ordinal, report })
 }
 
 fn take_lock(storage: &Storage) -> Result<StoredFile> {
@@ -144,12 +155,7 @@ fn remove_leftovers(storage: &Storage, state: &Manifest, listed: &[Listed]) -> R
 }
 
 /// Makes a new log of two segments, if there is none that has only lost its manifest.
-fn create(
-    storage: &Storage,
-    options: &Options,
-    listed: &[Listed],
-    new_names: &[std::path::PathBuf],
-) -> Result<ManifestFile> {
+fn create(storage: &Storage, options: &Options, listed: &[Listed], new_names: &[PathBuf]) -> Result<ManifestFile> {
     refuse_lost_manifest(storage, listed)?;
     for ordinal in [1, 2] {
         remove_if_there(storage, file_name(ordinal).as_str())?;
@@ -209,7 +215,7 @@ fn prepare_first(storage: &Storage, options: &Options, log_id: [u8; 16], ordinal
 
 /// Makes the name of the directory durable, and of every directory above it that was made, now or by a creation that was
 /// killed before it came to that: nobody can tell the latter, so it is all of them on this file system.
-fn sync_names(storage: &Storage, changed: &[std::path::PathBuf]) -> Result<()> {
+fn sync_names(storage: &Storage, changed: &[PathBuf]) -> Result<()> {
     for dir in changed {
         storage.sync_other_dir(dir)?;
     }
