@@ -158,9 +158,9 @@ pub fn focused(rng: &mut Rng) -> (Setup, Life) {
 fn recycling(rng: &mut Rng, drop: Op) -> (Setup, Life) {
     let mode = *rng.pick(&MODES);
     // One or two records that end with the segment, or many that stand where the new ones will.
-    let (favourite, before) = *rng.pick(&[(4072, 3), (2024, 5), (488, 18)]);
+    let (favourite, before) = *rng.pick(&[(4072, 3), (2024, 5), (1000, 9), (488, 18)]);
     let mut ops = vec![Op::Append(favourite); before];
     ops.push(drop);
-    ops.extend(vec![Op::Append(favourite); 1 + rng.below(before)]);
+    ops.extend(vec![Op::Append(favourite); before + rng.below(before)]);
     (Setup { mode, segment_size: 12 << 10, spares: 1 + rng.below(2), favourite }, Life { ops, fault: None })
 }
