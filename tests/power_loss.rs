@@ -23,7 +23,7 @@ fn no_crash_breaks_a_promise() {
     let ran = match env("MMAP_WAL_CRASH_SEED") {
         Some(seed) => Campaign { states: usize::MAX, seeds: 1, threads: 1 }.run(seed),
         None => {
-            let states = env("MMAP_WAL_CRASH_STATES").unwrap_or(130_000) as usize;
+            let states = env("MMAP_WAL_CRASH_STATES").unwrap_or(120_000) as usize;
             Campaign { states, seeds: u64::MAX, threads: 2 }.run(0)
         }
     };
