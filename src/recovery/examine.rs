@@ -41,7 +41,8 @@ enum Body {
 }
 
 impl Loaded {
-    fn read(storage: &Storage, entry: Entry, log_id: [u8; 16], access: Access) -> Result<Self> {
+    /// Reads the segment up to `limit`, or at least that much.
+    fn read(storage: &Storage, entry: Entry, log_id: [u8; 16], access: Access, limit: usize) -> Result<Self> {
         let file = storage.open_read(file_name(entry.ordinal).as_str())?;
         let capacity = entry.capacity as usize;
         let mut head = vec![0; FRAMES_AT];
@@ -50,7 +51,7 @@ impl Loaded {
         let body = match access {
             Access::Exclusive => Body::Mapped(file.map_read_only(capacity, capacity)?),
             Access::Shared => {
-                let mut bytes = vec![0; capacity - FRAMES_AT];
+                let mut bytes = vec![0; limit - FRAMES_AT];
                 file.read_at(&mut bytes, FRAMES_AT as u64)?;
                 Body::Copied(bytes)
             }
@@ -153,38 +154,33 @@ pub(crate) fn check_files(storage: &Storage, entries: &[Entry], listed: &[Listed
 /// # Errors
 /// `Corrupt` or `Foreign` for damage, `Io` if something cannot be read.
 pub(crate) fn examine(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Examined> {
-    let active = Loaded::read(storage, *manifest.active(), manifest.header.log_id, access)?;
-    match closed(storage, manifest, &active)? {
-        Some(judged) => {
-            let bytes_read = judged.walk.cut as u64;
-            let images = vec![active.image];
-            in_bounds(storage, manifest, Examined { judged, images, cut: None, closed: true, bytes_read })
-        }
-        None => whole(storage, manifest, active, access),
+    match closed(storage, manifest, access)? {
+        Some(examined) => in_bounds(storage, manifest, examined),
+        None => whole(storage, manifest, access),
     }
 }
 
 /// The end of a log that was closed cleanly, of which nothing behind is read.
-fn closed(storage: &Storage, manifest: &Manifest, active: &Loaded) -> Result<Option<Judged>> {
-    let capacity = active.image.entry.capacity as usize;
-    let clean = usize::try_from(manifest.header.clean_offset).unwrap_or(0).min(capacity);
+fn closed(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Option<Examined>> {
+    let (entry, log_id) = (*manifest.active(), manifest.header.log_id);
+    let clean = usize::try_from(manifest.header.clean_offset).unwrap_or(0).min(entry.capacity as usize);
     if clean < FRAMES_AT {
         return Ok(None);
     }
+    let active = Loaded::read(storage, entry, log_id, access, clean)?;
     active.bring_in(storage, clean)?;
     let up_to_there = &active.frames()[..clean - FRAMES_AT];
-    let judged = scan::closed_at(up_to_there, &active.image.entry, manifest.header.clean_offset);
-    if judged.is_some() {
-        check_spares(storage, manifest)?;
-    }
-    Ok(judged)
+    let Some(judged) = scan::closed_at(up_to_there, &entry, manifest.header.clean_offset) else { return Ok(None) };
+    check_spares(storage, manifest)?;
+    let bytes_read = judged.walk.cut as u64;
+    Ok(Some(Examined { judged, images: vec![active.image], cut: None, closed: true, bytes_read }))
 }
 
 /// The end of a log that was not closed: every byte that is not sealed is evidence.
-fn whole(storage: &Storage, manifest: &Manifest, active: Loaded, access: Access) -> Result<Examined> {
-    let mut loaded = vec![active];
-    for entry in manifest.spares() {
-        loaded.push(Loaded::read(storage, *entry, manifest.header.log_id, access)?);
+fn whole(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Examined> {
+    let mut loaded = Vec::new();
+    for entry in std::iter::once(manifest.active()).chain(manifest.spares()) {
+        loaded.push(Loaded::read(storage, *entry, manifest.header.log_id, access, entry.capacity as usize)?);
     }
     for segment in &loaded {
         segment.bring_in(storage, segment.image.entry.capacity as usize)?;
