@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::format::frame::{self, HEADER, Header};
@@ -90,15 +91,19 @@ pub(crate) struct Writer {
     closing: Option<(Arc<Segment>, Tail)>,
     /// The segment before, until the manifest has sealed it.
     rotated: Option<Arc<Segment>>,
-    counts: Counts,
+    counts: Arc<Counts>,
 }
 
-/// What this handle wrote.
-#[derive(Clone, Copy, Default)]
+/// What this handle wrote; read without the writer's lock, and written by the writer alone.
+#[derive(Default)]
 pub(crate) struct Counts {
-    pub(crate) records: u64,
-    pub(crate) bytes: u64,
-    pub(crate) rotations: u64,
+    pub(crate) records: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) rotations: AtomicU64,
+}
+
+fn count(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
 
 impl Writer {
@@ -113,7 +118,7 @@ impl Writer {
             spares: spares.into(),
             closing: None,
             rotated: None,
-            counts: Counts::default(),
+            counts: Arc::default(),
         }
     }
 
@@ -206,8 +211,8 @@ impl Writer {
         let seqs = Seqs::new(self.next_seq, records);
         self.at += size;
         self.next_seq += records;
-        self.counts.records += records;
-        self.counts.bytes += size as u64;
+        count(&self.counts.records, records);
+        count(&self.counts.bytes, size as u64);
         self.segment.publish(&mut self.tail, self.at, records);
         if let Some((before, tail)) = self.closing.take() {
             before.close(&tail);
@@ -231,7 +236,7 @@ impl Writer {
         let before = std::mem::replace(&mut self.segment, Arc::clone(&next));
         let before_tail = std::mem::replace(&mut self.tail, tail);
         self.at = FRAMES_AT;
-        self.counts.rotations += 1;
+        count(&self.counts.rotations, 1);
         if let Some((earlier, tail)) = self.closing.replace((Arc::clone(&before), before_tail)) {
             earlier.close(&tail);
         }
@@ -279,8 +284,8 @@ impl Writer {
     }
 
     /// What this handle wrote.
-    pub(crate) fn counts(&self) -> Counts {
-        self.counts
+    pub(crate) fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
     }
 
     /// The segment that is appended to.

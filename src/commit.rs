@@ -5,7 +5,7 @@
 //! poisons the log before anybody is woken, and is never tried again: after an error Linux marks the pages clean, so a
 //! second sync would succeed without having written them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,10 +13,11 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::event::Histogram;
+use crate::event::Syncs;
 use crate::format::segment::FRAMES_AT;
 use crate::live::Live;
 use crate::segment::{End, Segment};
+use crate::wakers::{self, Wakers};
 
 /// Locks `mutex`; a panic in user code leaves what it guards whole, so such poisoning means nothing here.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -46,19 +47,10 @@ struct State {
     closed: bool,
     /// Something is there for the background thread.
     work: bool,
-    /// Who wants to be woken when a seq is durable, by the number of the waiter.
-    wakers: HashMap<u64, (u64, Waker)>,
-    next_waiter: u64,
+    wakers: Wakers,
     syncs: Syncs,
     /// For every cut at the back, the last seq that was kept; the count of them is the epoch.
     cuts: Vec<u64>,
-}
-
-/// What the leaders counted.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Syncs {
-    pub(crate) micros: Histogram,
-    pub(crate) group_records: Histogram,
 }
 
 /// The state, and who waits for it to change.
@@ -88,8 +80,7 @@ impl Commit {
                 failure: None,
                 closed: false,
                 work: false,
-                wakers: HashMap::new(),
-                next_waiter: 0,
+                wakers: Wakers::default(),
                 syncs: Syncs::default(),
                 cuts: Vec::new(),
             }),
@@ -271,22 +262,24 @@ impl Commit {
     /// # Errors
     /// `Poisoned` if a sync failed.
     pub(crate) fn poll(&self, seq: u64, epoch: usize, waiter: &mut Option<u64>, waker: &Waker) -> Result<bool> {
+        let waker = waker.clone();
         let mut state = lock(&self.state);
         if state.is_durable(seq, epoch)? {
             return Ok(true);
         }
         state.refuse_if_failed()?;
-        let number = *waiter.get_or_insert(state.next_waiter);
-        state.next_waiter = state.next_waiter.max(number + 1);
-        state.wakers.insert(number, (seq, waker.clone()));
+        let replaced = state.wakers.wait(waiter, seq, waker);
         state.work = true;
         self.work.notify_one();
+        drop(state);
+        drop(replaced);
         Ok(false)
     }
 
     /// Forgets a waiter that was dropped.
     pub(crate) fn forget(&self, waiter: u64) {
-        lock(&self.state).wakers.remove(&waiter);
+        let forgotten = lock(&self.state).wakers.forget(waiter);
+        drop(forgotten);
     }
 
     /// Whether somebody waits to be woken.
@@ -299,13 +292,25 @@ impl Commit {
         lock(&self.state).syncs
     }
 
-    /// Wakers are user code, so they run without the lock.
     fn wake_everybody(&self, mut state: MutexGuard<'_, State>) {
         state.notify(&self.changed);
+        state.wakers.everybody();
+        state.work = true;
         self.work.notify_all();
-        let wakers: Vec<Waker> = state.wakers.drain().map(|(_, (_, waker))| waker).collect();
-        drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes those whose wait is over; for callers that hold no lock of the log.
+    pub(crate) fn wake_due(&self) {
+        let due = lock(&self.state).wakers.take_due();
+        wakers::wake(due);
+    }
+
+    /// Refuses if the record that had the number `seq` in `epoch` was cut off since.
+    ///
+    /// # Errors
+    /// `TruncatedBack`.
+    pub(crate) fn check_epoch(&self, seq: u64, epoch: usize) -> Result<()> {
+        lock(&self.state).is_durable(seq, epoch).map(|_| ())
     }
 
     fn wait<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -336,11 +341,10 @@ impl Commit {
         }
         let mut state = leadership.end(&jobs, started.elapsed());
         self.durable_seq.store(state.live.durable_seq, Ordering::Release);
-        let wakers = state.wakers_of_durable();
-        if !wakers.is_empty() {
-            drop(state);
-            wakers.into_iter().for_each(Waker::wake);
-            state = lock(&self.state);
+        let durable = state.live.durable_seq;
+        if state.wakers.durable(durable) {
+            state.work = true;
+            self.work.notify_one();
         }
         Ok(state)
     }
@@ -385,13 +389,6 @@ impl State {
         job.segment.witness(job.to.offset)?;
         self.retire_whole();
         Ok(())
-    }
-
-    /// Takes out the wakers of those whose records are durable.
-    fn wakers_of_durable(&mut self) -> Vec<Waker> {
-        let durable = self.live.durable_seq;
-        let done = self.wakers.extract_if(|_, (seq, _)| *seq <= durable);
-        done.map(|(_, (_, waker))| waker).collect()
     }
 
     /// Forgets the segments that are durable whole, and lets the frames of the last one say so.

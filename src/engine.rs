@@ -3,15 +3,16 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 
-use crate::append::{Attempt, Writer};
+use crate::append::{Attempt, Counts, Writer};
 use crate::commit::{Commit, lock};
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener, Stats};
 use crate::live::Live;
-use crate::options::SyncMode;
+use crate::options::{Background, Options, SyncMode};
 use crate::planted::{Bug, planted};
-use crate::prepare::Keeper;
-use crate::segment::End;
+use crate::prepare::{Keeper, Plan};
+use crate::recovery::Recovered;
+use crate::segment::{End, Segment};
 use crate::snapshot::{Snapshot, View};
 use crate::storage::{Storage, StoredFile};
 
@@ -26,6 +27,8 @@ pub(crate) struct Engine {
     /// Whether a thread does what need not be done by an append.
     pub(crate) threaded: bool,
     pub(crate) listener: Listener,
+    /// What the writer counts.
+    pub(crate) written: Arc<Counts>,
     /// Appends that waited for a segment.
     pub(crate) segment_waits: AtomicU64,
     /// The thread that is in a callback of an append, while one is.
@@ -41,6 +44,44 @@ pub(crate) struct Written<T> {
 }
 
 impl Engine {
+    /// Puts the parts of a recovered log together.
+    pub(crate) fn assemble(storage: Storage, options: &Options, recovered: Recovered) -> Self {
+        let Recovered { readers, manifest, segments, tail, spares, next_ordinal, .. } = recovered;
+        let header = manifest.current().header;
+        let meta = Arc::from(manifest.current().meta.as_slice());
+        let active = Arc::clone(&segments[segments.len() - 1]);
+        let live = Live {
+            first_seq: header.first_seq,
+            checkpoint_seq: header.checkpoint_seq,
+            durable_seq: active.last_seq(),
+            durable_offset: active.end().offset,
+            segments: Arc::new(segments),
+            meta,
+        };
+        let plan = Plan {
+            segment_size: options.segment_size,
+            spare_segments: options.spare_segments,
+            sync_zeros: options.sync_mode != SyncMode::None,
+            listener: options.listener.clone(),
+        };
+        let next_seq =
+            if planted(Bug::SeqRestarts) && live.first_seq > live.durable_seq { 1 } else { live.durable_seq + 1 };
+        let writer = Writer::new(active, tail, next_seq, spares);
+        Self {
+            written: writer.counts(),
+            writer: Mutex::new(writer),
+            commit: Commit::new(live),
+            keeper: Keeper::new(storage.clone(), plan, manifest, next_ordinal, Arc::clone(&readers)),
+            storage,
+            readers,
+            mode: options.sync_mode,
+            threaded: options.background == Background::Thread,
+            listener: options.listener.clone(),
+            segment_waits: AtomicU64::new(0),
+            callback: AtomicUsize::new(0),
+        }
+    }
+
     /// Refuses calls from a callback, and to a log that is closed or has failed.
     pub(crate) fn enter(&self) -> Result<()> {
         self.not_reentrant()?;
@@ -107,7 +148,9 @@ impl Engine {
             }
         };
         drop(writer);
-        self.after_rotation(rotated);
+        if self.threaded {
+            self.after_rotation(rotated);
+        }
         Ok(outcome)
     }
 
@@ -134,7 +177,12 @@ impl Engine {
     }
 
     pub(crate) fn sync_to(&self, seq: u64, epoch: usize) -> Result<()> {
-        if planted(Bug::AckBeforeSync) { Ok(()) } else { self.commit.sync_to(seq, epoch) }
+        if planted(Bug::AckBeforeSync) {
+            return Ok(());
+        }
+        let synced = self.commit.sync_to(seq, epoch);
+        self.wake_due();
+        synced
     }
 
     /// Starts a sync when `window` records are not durable, and waits while twice as many are not.
@@ -161,16 +209,24 @@ impl Engine {
             self.commit.signal();
         } else {
             let _ = self.keeper.maintain(&self.writer, &self.commit);
+            self.wake_due();
+        }
+    }
+
+    /// Without a thread of its own, the log wakes those who wait from the calls that end their wait.
+    pub(crate) fn wake_due(&self) {
+        if !self.threaded {
+            self.commit.wake_due();
         }
     }
 
     /// What this handle has counted.
     pub(crate) fn stats(&self) -> Stats {
-        let (counts, syncs) = (lock(&self.writer).counts(), self.commit.syncs());
+        let syncs = self.commit.syncs();
         Stats {
-            records: counts.records,
-            bytes: counts.bytes,
-            rotations: counts.rotations,
+            records: self.written.records.load(Ordering::Relaxed),
+            bytes: self.written.bytes.load(Ordering::Relaxed),
+            rotations: self.written.rotations.load(Ordering::Relaxed),
             segment_waits: self.segment_waits.load(Ordering::Relaxed),
             prepared: self.keeper.counts.prepared.load(Ordering::Relaxed),
             recycled: self.keeper.counts.recycled.load(Ordering::Relaxed),
@@ -189,6 +245,10 @@ impl Engine {
 
     pub(crate) fn view(&self, live: Live, shown: usize, end: End) -> Snapshot {
         let Live { segments, first_seq, checkpoint_seq, .. } = live;
+        // Nobody keeps the files of a closed log.
+        if self.commit.check().is_err() {
+            map_all(&segments);
+        }
         Snapshot::new(View { segments, shown, end, first_seq, checkpoint_seq, _readers: Arc::clone(&self.readers) })
     }
 
@@ -196,6 +256,10 @@ impl Engine {
         let last = lock(&self.writer).last_seq();
         let synced = self.commit.sync_to(last, self.commit.epoch());
         let closed = self.keeper.close(&self.writer, &self.commit);
+        // The next writer may remove files that views of this handle show; two holders of the readers' lock are its own.
+        if Arc::strong_count(&self.readers) > 2 {
+            map_all(&self.commit.live().segments);
+        }
         // A leader that was overtaken by a failure still holds a file that is about to be another writer's.
         self.commit.await_leader();
         synced.and(closed)
@@ -222,4 +286,11 @@ impl Drop for Callback<'_> {
 fn this_thread() -> usize {
     thread_local!(static MARK: u8 = const { 0 });
     MARK.with(|mark| std::ptr::from_ref(mark).addr())
+}
+
+/// Maps what is not mapped yet, so that it can be read when the files are gone. What cannot be is told when it is read.
+fn map_all(segments: &[Arc<Segment>]) {
+    for segment in segments {
+        let _ = segment.map();
+    }
 }

@@ -29,8 +29,6 @@ pub enum Event {
     },
     /// There was no space for a segment ahead of need. Appending goes on until the present ones are full.
     NoSpace,
-    /// A sync or a manifest update failed: nothing is written any more.
-    Poisoned,
 }
 
 /// What is called.
@@ -106,6 +104,13 @@ impl Histogram {
         }
         self.max
     }
+}
+
+/// What the leaders counted.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Syncs {
+    pub(crate) micros: Histogram,
+    pub(crate) group_records: Histogram,
 }
 
 /// What an open log has counted since it was opened.

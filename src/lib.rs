@@ -95,6 +95,7 @@ mod segment;
 mod snapshot;
 mod storage;
 mod truncate;
+mod wakers;
 mod wal;
 mod worker;
 

@@ -42,10 +42,10 @@ impl Live {
         let segment = &self.segments[shown - 1];
         let end = if begun == 0 {
             End { offset: FRAMES_AT, count: 0 }
-        } else if segment.last_seq() <= self.durable_seq {
-            segment.end()
         } else {
-            End { offset: self.durable_offset, count: self.durable_seq + 1 - segment.base_seq() }
+            // Read once: appends go on meanwhile.
+            let (published, durable) = (segment.end(), self.durable_seq + 1 - segment.base_seq());
+            if published.count <= durable { published } else { End { offset: self.durable_offset, count: durable } }
         };
         (shown, end)
     }

@@ -40,7 +40,8 @@ impl SyncMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Background {
-    /// A thread of the log's own.
+    /// A thread of the log's own. While it prepares a segment it does nothing else: the delay of [`SyncMode::Batch`]
+    /// may then be exceeded by the time that takes.
     #[default]
     Thread,
     /// The caller: [`maintain`](crate::Wal::maintain) on a core of its choice, or the append that rotates. Nothing then

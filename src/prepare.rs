@@ -14,7 +14,7 @@ use crate::event::{Event, Listener};
 use crate::format::PAGE;
 use crate::format::manifest::Entry;
 use crate::format::segment::FRAMES_AT;
-use crate::manifest::{Manifest, ManifestFile};
+use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::planted::{Bug, planted};
 use crate::recovery::draw_salt;
 use crate::segment::{Preparation, Segment, Spare, file_name};
@@ -129,12 +129,12 @@ impl Keeper {
     /// Want of space and of files is no reason to give the log up; a failed sync is.
     fn poison_unless_full(&self, commit: &Commit, e: Error) -> Error {
         match e {
-            Error::Io(failure) if !matches!(failure.context, "sync" | "rename") => Error::Io(failure),
             Error::NoSpace(failure) => {
                 self.plan.listener.tell(&Event::NoSpace);
                 Error::NoSpace(failure)
             }
-            other => commit.poison(other),
+            broken if is_broken(&broken) => commit.poison(broken),
+            other => other,
         }
     }
 
@@ -174,10 +174,19 @@ impl Keeper {
         // The map goes with it.
         drop(old);
         if self.is_unread()? {
-            self.counts.recycled.fetch_add(1, Ordering::Relaxed);
-            return Spare::recycle(&self.storage, &Preparation { salt, ..*how }, ordinal).map(Some);
+            match Spare::recycle(&self.storage, &Preparation { salt, ..*how }, ordinal) {
+                Ok(spare) => {
+                    self.counts.recycled.fetch_add(1, Ordering::Relaxed);
+                    return Ok(Some(spare));
+                }
+                Err(e) if is_broken(&e) => return Err(e),
+                // A file system without hard links, a directory without room: a new file does as well.
+                Err(_) => remove_if_there(&self.storage, file_name(how.ordinal).as_str())?,
+            }
         }
-        self.remove(ordinal).map(|()| None)
+        remove_if_there(&self.storage, file_name(ordinal).as_str())?;
+        self.counts.removed.fetch_add(1, Ordering::Relaxed);
+        Ok(None)
     }
 
     /// Whether no other handle, of this process or another, has segments mapped. A reader that comes later reads the
@@ -306,5 +315,14 @@ fn hand_over(writer: &mut Writer, sealed: bool, spare: Option<Spare>) {
     }
     if let Some(spare) = spare {
         writer.announced(spare);
+    }
+}
+
+/// Whether a failure leaves open what is on the disk: a failed sync or rename, and not want of space or of files.
+fn is_broken(e: &Error) -> bool {
+    match e {
+        Error::NoSpace(_) => false,
+        Error::Io(failure) => matches!(failure.context, "sync" | "rename"),
+        _ => true,
     }
 }

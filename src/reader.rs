@@ -72,6 +72,11 @@ pub(crate) fn snapshot(storage: &Storage, readers: &Arc<StoredFile>) -> Result<S
         let examined = examine(storage, manifest, Access::Shared)?;
         let observed = Observed { manifest: manifest.clone(), examined };
         let segments = attach(storage, &observed)?;
+        // What ends in a spare was put together from two files: a reset between the two would mix two lives.
+        if observed.examined.judged.judged != 0 && present(storage)? != *manifest {
+            let source = std::io::Error::other("the log changes while it is read");
+            return Err(Error::io("read", storage.dir(), source));
+        }
         Ok((observed, segments))
     })?;
     let header = observed.manifest.header;

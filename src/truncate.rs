@@ -19,18 +19,22 @@ pub(crate) fn front(engine: &Engine, up_to: u64) -> Result<()> {
     // A first seq beyond what a power failure leaves would be refused by the next open.
     engine.sync_to(up_to, epoch)?;
     let mut books = engine.keeper.books();
+    // A cut may have come before, and the number may be another record's by now; no other can come while the books are held.
+    engine.commit.check_epoch(up_to, epoch)?;
     if up_to < books.current().header.first_seq {
         return Ok(());
     }
     engine.commit.check()?;
     let gone = books.current().sealed().iter().take_while(|entry| entry.last_seq <= up_to).count();
+    // Before a deliberate gap the next record is further on.
+    let first_seq = books.current().entries[gone].base_seq.max(up_to + 1);
     books.update(&engine.commit, |next| {
-        next.header.first_seq = up_to + 1;
+        next.header.first_seq = first_seq;
         next.entries.drain(..gone);
     })?;
     let mut dropped = Vec::new();
     engine.commit.change(|live| {
-        live.first_seq = up_to + 1;
+        live.first_seq = first_seq;
         dropped.extend(live.segments.iter().take(gone).cloned());
         live.segments = Arc::new(live.segments[gone..].to_vec());
     });
@@ -50,7 +54,7 @@ pub(crate) fn back(engine: &Engine, after: u64) -> Result<()> {
     }
     // With nothing left to show, no segment is left to end inside a batch that was truncated in part.
     let ends = if after + 1 == first_seq { None } else { Some(end_of_batch(engine, after)?) };
-    start_again(engine, &mut books, &mut writer, ends, after + 1)
+    start_again(engine, &mut books, &mut writer, ends, after + 1, after)
 }
 
 /// Drops every record and goes on at `next_seq`.
@@ -60,13 +64,13 @@ pub(crate) fn reset(engine: &Engine, next_seq: u64) -> Result<()> {
     if next_seq <= last_seq || next_seq > MAX_NUMBER / 2 {
         return Err(Error::OutOfRange { seq: next_seq, last_seq });
     }
-    start_again(engine, &mut books, &mut writer, None, next_seq)
+    start_again(engine, &mut books, &mut writer, None, next_seq, 0)
 }
 
 /// Holds everything still: all that was appended is durable, what was rotated is sealed, and a spare is there.
 fn at_rest(engine: &Engine) -> Result<(MutexGuard<'_, Books>, MutexGuard<'_, Writer>)> {
     loop {
-        engine.keeper.make_ready(&engine.writer, &engine.commit, 0)?;
+        let ready = engine.keeper.make_ready(&engine.writer, &engine.commit, 0);
         let books = engine.keeper.books();
         let writer = lock(&engine.writer);
         engine.commit.check()?;
@@ -75,6 +79,7 @@ fn at_rest(engine: &Engine) -> Result<(MutexGuard<'_, Books>, MutexGuard<'_, Wri
             engine.commit.sync_to(writer.last_seq(), engine.commit.epoch())?;
             return Ok((books, writer));
         }
+        ready?;
     }
 }
 
@@ -95,13 +100,14 @@ fn end_of_batch(engine: &Engine, after: u64) -> Result<(usize, End)> {
 }
 
 /// The one manifest update: the first `kept` segments stay, the last of them up to `end`, and a spare is the log's active
-/// segment from `base_seq` on. Only then is anything stored in it.
+/// segment from `base_seq` on. Only then is anything stored in it. Whoever waits for a record above `kept_seq` is told.
 fn start_again(
     engine: &Engine,
     books: &mut Books,
     writer: &mut Writer,
     ends: Option<(usize, End)>,
     base_seq: u64,
+    kept_seq: u64,
 ) -> Result<()> {
     let (kept, is_reset) = (ends.map_or(0, |(kept, _)| kept), ends.is_none());
     let Some(spare) = writer.next_spare() else { return Err(Error::Closed) };
@@ -116,10 +122,13 @@ fn start_again(
     segments.push(active);
     let first_seq = if is_reset { base_seq } else { live.first_seq };
     let dropped = live.segments[kept..].to_vec();
-    let marked = live.segments[kept.saturating_sub(1)..].iter().try_for_each(|segment| segment.mark_cut());
+    for segment in &live.segments[kept.saturating_sub(1)..] {
+        // A hint: readers that miss it notice that the manifest has changed.
+        let _ = segment.mark_cut();
+    }
     drop(live);
-    engine.commit.restarted(segments, first_seq, if is_reset { 0 } else { base_seq - 1 });
-    engine.keeper.dispose(books, dropped).and(marked)
+    engine.commit.restarted(segments, first_seq, kept_seq);
+    engine.keeper.dispose(books, dropped)
 }
 
 fn rewrite(next: &mut Manifest, ends: Option<(usize, End)>, spare: Entry, base_seq: u64) {

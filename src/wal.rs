@@ -2,27 +2,23 @@
 
 use std::io::IoSlice;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, TryLockError};
 
-use crate::append::{Attempt, Seqs, Writer};
-use crate::commit::{Commit, lock};
+use crate::append::{Attempt, Seqs};
+use crate::commit::lock;
 use crate::engine::{Callback, Engine, Written};
 use crate::error::{Error, Result};
 use crate::event::Stats;
 use crate::format::manifest::MAX_META;
-use crate::live::{Live, Positions};
-use crate::options::{Background, Options, SyncMode};
+use crate::live::Positions;
+use crate::options::Options;
 use crate::pending::Pending;
-use crate::planted::{Bug, planted};
-use crate::prepare::{Keeper, Plan};
+use crate::recovery;
 use crate::recovery::report::RecoveryReport;
-use crate::recovery::{self, Recovered};
 use crate::snapshot::Snapshot;
 use crate::storage::{Observer, Storage, StoredFile};
 use crate::truncate;
-use crate::worker;
+use crate::worker::{self, Worker};
 
 /// A write-ahead log, open for writing.
 ///
@@ -47,7 +43,7 @@ use crate::worker;
 pub struct Wal {
     engine: Arc<Engine>,
     lock: Mutex<Option<StoredFile>>,
-    worker: Mutex<Option<JoinHandle<()>>>,
+    worker: Option<Worker>,
     report: RecoveryReport,
 }
 
@@ -74,7 +70,10 @@ impl Options {
         let options = self.validated()?;
         let storage = Storage::new(dir.as_ref(), options.file_mode, observer);
         let (lock_file, recovered) = recovery::open(&storage, &options)?;
-        Wal::assemble(storage, &options, lock_file, recovered)
+        let report = recovered.report.clone();
+        let engine = Arc::new(Engine::assemble(storage, &options, recovered));
+        let worker = if engine.threaded { Some(worker::start(&engine)?) } else { None };
+        Ok(Wal { engine, lock: Mutex::new(Some(lock_file)), worker, report })
     }
 }
 
@@ -87,52 +86,17 @@ impl Wal {
         Options::new().open(dir)
     }
 
-    fn assemble(storage: Storage, options: &Options, lock_file: StoredFile, recovered: Recovered) -> Result<Self> {
-        let Recovered { readers, manifest, segments, tail, spares, next_ordinal, report } = recovered;
-        let header = manifest.current().header;
-        let meta = Arc::from(manifest.current().meta.as_slice());
-        let active = Arc::clone(&segments[segments.len() - 1]);
-        let live = Live {
-            first_seq: header.first_seq,
-            checkpoint_seq: header.checkpoint_seq,
-            durable_seq: active.last_seq(),
-            durable_offset: active.end().offset,
-            segments: Arc::new(segments),
-            meta,
-        };
-        let plan = Plan {
-            segment_size: options.segment_size,
-            spare_segments: options.spare_segments,
-            sync_zeros: options.sync_mode != SyncMode::None,
-            listener: options.listener.clone(),
-        };
-        let next_seq =
-            if planted(Bug::SeqRestarts) && live.first_seq > live.durable_seq { 1 } else { live.durable_seq + 1 };
-        let engine = Arc::new(Engine {
-            writer: Mutex::new(Writer::new(active, tail, next_seq, spares)),
-            commit: Commit::new(live),
-            keeper: Keeper::new(storage.clone(), plan, manifest, next_ordinal, Arc::clone(&readers)),
-            storage,
-            readers,
-            mode: options.sync_mode,
-            threaded: options.background == Background::Thread,
-            listener: options.listener.clone(),
-            segment_waits: AtomicU64::new(0),
-            callback: AtomicUsize::new(0),
-        });
-        let worker = if engine.threaded { Some(worker::start(&engine)?) } else { None };
-        Ok(Self { engine, lock: Mutex::new(Some(lock_file)), worker: Mutex::new(worker), report })
-    }
-
     /// Does what the background thread would: syncs what is awaited or due, seals what was rotated, prepares segments.
-    /// For [`Background::Caller`]; harmless beside the thread.
+    /// For [`Background::Caller`](crate::Background::Caller); harmless beside the thread.
     ///
     /// # Errors
     /// [`Error::NoSpace`] if a segment does not fit; [`Error::Poisoned`]; [`Error::Closed`]; [`Error::Reentrant`].
     pub fn maintain(&self) -> Result<()> {
         self.engine.enter()?;
         worker::work_once(&self.engine, false);
-        self.engine.keeper.maintain(&self.engine.writer, &self.engine.commit)
+        let done = self.engine.keeper.maintain(&self.engine.writer, &self.engine.commit);
+        self.engine.wake_due();
+        done
     }
 
     /// What this handle has counted since it was opened.
@@ -147,7 +111,7 @@ impl Wal {
         &self.report
     }
 
-    /// Appends one record and returns its sequence number, when the [`SyncMode`] says so.
+    /// Appends one record and returns its sequence number, when the [`SyncMode`](crate::SyncMode) says so.
     ///
     /// # Errors
     /// [`Error::NoSpace`] if a segment is needed and does not fit the disk, and no number is used then;
@@ -213,7 +177,7 @@ impl Wal {
     }
 
     /// Appends `records` as one batch, which is there whole or not at all after any crash and for every reader, and is
-    /// durable when this returns, in every [`SyncMode`]. An empty batch writes nothing.
+    /// durable when this returns, in every [`SyncMode`](crate::SyncMode). An empty batch writes nothing.
     ///
     /// # Errors
     /// As [`Wal::append`].
@@ -239,7 +203,7 @@ impl Wal {
         })
     }
 
-    /// Publishes one record in any [`SyncMode`] and returns its [`Pending`] durability.
+    /// Publishes one record in any [`SyncMode`](crate::SyncMode) and returns its [`Pending`] durability.
     ///
     /// # Errors
     /// As [`Wal::append`].
@@ -249,7 +213,7 @@ impl Wal {
         Ok(Pending::new(Arc::clone(&self.engine), Seqs::new(written.outcome, 1), written.epoch))
     }
 
-    /// Publishes `records` as one batch in any [`SyncMode`] and returns its [`Pending`] durability.
+    /// Publishes `records` as one batch in any [`SyncMode`](crate::SyncMode) and returns its [`Pending`] durability.
     ///
     /// # Errors
     /// As [`Wal::append`].
@@ -260,7 +224,8 @@ impl Wal {
     }
 
     /// Publishes one record if that takes no waiting, for no lock, segment or sync; `None` if it would. What is not
-    /// durable yet becomes so by the [`SyncMode`]'s window, or by [`Wal::sync_to`].
+    /// durable yet becomes so by the [`SyncMode`](crate::SyncMode)'s window, or by [`Wal::sync_to`]. With [`Background::Caller`](crate::Background::Caller), only
+    /// [`maintain`](Wal::maintain) and other appends prepare the next segment.
     ///
     /// # Errors
     /// As [`Wal::append`].
@@ -275,10 +240,15 @@ impl Wal {
     /// [`Error::Poisoned`] if this or an earlier sync failed; [`Error::Closed`]; [`Error::Reentrant`].
     pub fn sync(&self) -> Result<u64> {
         self.engine.enter()?;
-        let epoch = self.engine.commit.epoch();
-        let last = self.positions().last;
-        self.engine.sync_to(last, epoch)?;
-        Ok(last)
+        loop {
+            let epoch = self.engine.commit.epoch();
+            let last = self.positions().last;
+            match self.engine.sync_to(last, epoch) {
+                // A cut came between, and what is left is asked for anew.
+                Err(Error::TruncatedBack { .. }) => {}
+                done => return done.map(|()| last),
+            }
+        }
     }
 
     /// Makes everything up to `seq` durable.
@@ -329,8 +299,8 @@ impl Wal {
         self.in_range(up_to)?;
         engine.sync_to(up_to, epoch)?;
         let mut books = engine.keeper.books();
-        // The record may have been cut off since.
-        self.in_range(up_to)?;
+        // A cut may have come before, and the number may be another record's by now.
+        engine.commit.check_epoch(up_to, epoch)?;
         if up_to <= books.current().header.checkpoint_seq {
             return Ok(());
         }
@@ -348,7 +318,9 @@ impl Wal {
     /// removes it.
     pub fn truncate_front(&self, up_to: u64) -> Result<()> {
         self.engine.enter()?;
-        truncate::front(&self.engine, up_to)
+        let done = truncate::front(&self.engine, up_to);
+        self.engine.wake_due();
+        done
     }
 
     /// Cuts off the records above `after`, which must end a batch, durably and in one step. The next append gets
@@ -361,7 +333,9 @@ impl Wal {
     /// [`Error::Io`] if a file could not be removed, though the records are gone.
     pub fn truncate_back(&self, after: u64) -> Result<()> {
         self.engine.enter()?;
-        truncate::back(&self.engine, after)
+        let cut = truncate::back(&self.engine, after);
+        self.engine.wake_due();
+        cut
     }
 
     /// Drops every record and goes on at `next_seq`, durably and in one step: after a state was installed from
@@ -371,7 +345,9 @@ impl Wal {
     /// As [`Wal::truncate_back`]; [`Error::OutOfRange`] if `next_seq` is not above the last record, or 2^62 or more.
     pub fn reset(&self, next_seq: u64) -> Result<()> {
         self.engine.enter()?;
-        truncate::reset(&self.engine, next_seq)
+        let done = truncate::reset(&self.engine, next_seq);
+        self.engine.wake_due();
+        done
     }
 
     /// Stores up to 1,024 bytes of the user's beside the log, durably and in one step: a vote, a term.
@@ -405,19 +381,26 @@ impl Wal {
     /// [`Error::Poisoned`] if the last sync failed, or an earlier one; the lock is given back all the same.
     pub fn close(&self) -> Result<()> {
         self.engine.not_reentrant()?;
-        // Held to the end: whoever closes beside another returns when the log is closed.
-        let mut lock_file = lock(&self.lock);
+        let in_worker = self.worker.as_ref().is_some_and(Worker::is_this_thread);
+        // Held to the end: whoever closes beside another returns when the log is closed. Only the log's own thread, in a
+        // waker, must not wait for one who waits for it.
+        let mut lock_file = match self.lock.try_lock() {
+            Err(TryLockError::WouldBlock) if in_worker => return Ok(()),
+            Err(TryLockError::WouldBlock) => lock(&self.lock),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Ok(guard) => guard,
+        };
         let Some(file) = lock_file.take() else { return Ok(()) };
         {
             let _no_append = lock(&self.engine.writer);
             self.engine.commit.close();
         }
-        if let Some(worker) = lock(&self.worker).take() {
-            // A panic of the thread has poisoned the log, which the next line tells.
-            let _ = worker.join();
-        }
+        self.worker.iter().for_each(Worker::join);
         let closed = self.engine.finish();
-        closed.and(file.unlock())
+        let closed = closed.and(file.unlock());
+        drop(lock_file);
+        self.engine.commit.wake_due();
+        closed
     }
 }
 

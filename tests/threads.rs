@@ -150,9 +150,10 @@ fn an_attempt_never_waits_for_a_segment() {
         }
     }
     let last = wal.positions().last;
-    assert_eq!((refused, last), (0, 100), "the rotation prepares the next segment itself");
+    assert_eq!(refused + last, 100);
+    assert!((1..50).contains(&refused), "{refused}: once for every segment, which maintenance prepares");
     assert!(wal.try_append(&[0; 100_000]).expect("the log is fine").is_none(), "no spare is so large");
-    assert_eq!(wal.append(&[0; 100_000]).expect("an append that prepares one"), 101);
+    assert_eq!(wal.append(&[0; 100_000]).expect("an append that prepares one"), last + 1);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Which module stands on which floor. One imports only from strictly lower floors; the files of a directory share one.
 const FLOORS: &[(usize, &[&str])] = &[
-    (0, &["error", "event", "format", "map", "planted"]),
+    (0, &["error", "event", "format", "map", "planted", "wakers"]),
     (1, &["index", "options", "scan", "storage"]),
     (2, &["manifest", "segment"]),
     (3, &["append", "live", "recovery", "snapshot"]),
