@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use mmap_wal::{Act, Observer, Options, Snapshot, SyncMode, Wal};
+use mmap_wal::{Act, Background, Observer, Options, Snapshot, SyncMode, Wal};
 
 fn tiny(mode: SyncMode) -> Options {
     Options::new().segment_size(12 << 10).sync_mode(mode)
@@ -298,7 +298,8 @@ fn the_names_of_directories_that_a_failed_open_made_are_synced_by_the_next() {
 fn a_full_disk_is_no_error_of_an_append_that_has_its_spare() {
     let dir = tempfile::tempdir().unwrap();
     let spy = Arc::new(Spy::default());
-    let wal = tiny(SyncMode::Sync).spare_segments(2).open_observed(dir.path(), Some(spy.clone())).unwrap();
+    let options = tiny(SyncMode::Sync).spare_segments(2).background(Background::Caller);
+    let wal = options.open_observed(dir.path(), Some(spy.clone())).unwrap();
     // Rotations until two spares are announced.
     (1..=6).for_each(|seq| {
         wal.append(&body(seq)).unwrap();

@@ -1091,3 +1091,23 @@ fn a_refusal_names_the_file_and_what_to_do() {
         assert!(sentence.contains(".wal") && advice.iter().all(|advice| sentence.contains(advice)), "{sentence}");
     }
 }
+
+/// A process that is being started has every open file for a moment, the lock's among them.
+#[test]
+fn an_open_that_fails_leaves_no_lock_behind_in_a_process_that_is_being_started() {
+    let dir = scratch();
+    drop(options().user_tag([1; 16]).open(dir.path()).expect("a new log"));
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let locked = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                assert!(std::process::Command::new("true").status().expect("a process").success());
+            }
+        });
+        let outcomes = (0..300).map(|_| options().user_tag([2; 16]).open(dir.path()));
+        let locked = outcomes.filter(|outcome| !matches!(outcome, Err(Error::Foreign(_)))).count();
+        over.store(true, Ordering::Relaxed);
+        locked
+    });
+    assert_eq!(locked, 0, "nobody else has the log");
+}
