@@ -306,7 +306,7 @@ impl Run {
             if let Some((earlier, sum)) = kept.replace((view, sum)) {
                 assert_eq!(check(&earlier), sum, "a view keeps what it shows");
             }
-            if self.views_beside.fetch_add(1, Ordering::Relaxed) % 10 == 0 {
+            if self.views_beside.fetch_add(1, Ordering::Relaxed).is_multiple_of(10) {
                 kept = None;
                 self.rest(&alive);
             }
