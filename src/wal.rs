@@ -72,8 +72,12 @@ impl Options {
         let (lock_file, recovered) = recovery::open(&storage, &options)?;
         let report = recovered.report.clone();
         let engine = Arc::new(Engine::assemble(storage, &options, recovered));
-        let worker = if engine.threaded { Some(worker::start(&engine)?) } else { None };
-        Ok(Wal { engine, lock: Mutex::new(Some(lock_file)), worker, report })
+        let mut wal = Wal { engine, lock: Mutex::new(Some(lock_file)), worker: None, report };
+        if wal.engine.threaded {
+            // If no thread can be had, what is dropped here closes the log.
+            wal.worker = Some(worker::start(&wal.engine)?);
+        }
+        Ok(wal)
     }
 }
 
