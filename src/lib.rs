@@ -34,7 +34,7 @@
 //! | what returned `Ok` | after a crash of the process | after a loss of power |
 //! |---|---|---|
 //! | a single append, [`SyncMode::Sync`] | kept | kept |
-//! | a single append, [`SyncMode::Batch`] | kept | fewer than twice `records` of the last ones may be lost |
+//! | a single append, [`SyncMode::Batch`] | kept | the last ones may be lost: at most twice `records` and one for each appending thread |
 //! | a single append, [`SyncMode::None`] | kept | what came after the last sync may be lost |
 //! | [`append_batch`](Wal::append_batch), [`sync`](Wal::sync), [`checkpoint`](Wal::checkpoint), [`truncate_front`](Wal::truncate_front), [`set_meta`](Wal::set_meta), in every mode | kept | kept |
 //!
