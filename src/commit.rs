@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -61,6 +61,8 @@ pub(crate) struct Commit {
     /// Failed or closed: looked at before every append without taking the lock.
     refusing: AtomicBool,
     durable_seq: AtomicU64,
+    /// Read by every append, under the writer's lock, and changed under that and the state's.
+    epoch: AtomicUsize,
     /// The background thread was asked and has not begun.
     asked: AtomicBool,
 }
@@ -88,6 +90,7 @@ impl Commit {
             work: Condvar::new(),
             refusing: AtomicBool::new(false),
             asked: AtomicBool::new(false),
+            epoch: AtomicUsize::new(0),
         }
     }
 
@@ -167,7 +170,7 @@ impl Commit {
 
     /// How often the log was cut at the back: a seq means the same record as long as this does not change.
     pub(crate) fn epoch(&self) -> usize {
-        lock(&self.state).cuts.len()
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// The log goes on in the last of `segments`, which is empty, and everything before it is durable; what was above
@@ -175,6 +178,7 @@ impl Commit {
     pub(crate) fn restarted(&self, segments: Vec<Arc<Segment>>, first_seq: u64, kept: u64) {
         let mut state = lock(&self.state);
         state.cuts.push(kept);
+        self.epoch.store(state.cuts.len(), Ordering::Release);
         let Some(active) = segments.last().map(Arc::clone) else { return };
         let last_seq = active.base_seq() - 1;
         state.live.segments = Arc::new(segments);

@@ -103,8 +103,7 @@ impl Engine {
             match attempt(&mut writer)? {
                 Attempt::Done(outcome) => return Ok(Written { outcome, rotated, epoch: self.commit.epoch() }),
                 Attempt::Full(need) if writer.can_rotate(need) => {
-                    let next = writer.rotate(need);
-                    next.iter().for_each(|next| self.commit.rotated(next));
+                    self.rotate(&mut writer, need);
                     rotated = true;
                 }
                 Attempt::Full(need) => {
@@ -118,6 +117,13 @@ impl Engine {
                     }
                 }
             }
+        }
+    }
+
+    /// Goes on in the next segment; whoever calls this has asked whether there is one.
+    fn rotate(&self, writer: &mut Writer, need: usize) {
+        if let Some(next) = writer.rotate(need) {
+            self.commit.rotated(&next);
         }
     }
 
@@ -135,8 +141,7 @@ impl Engine {
         let (outcome, rotated) = match attempt(&mut writer)? {
             Attempt::Done(outcome) => (Some(outcome), false),
             Attempt::Full(need) if writer.can_rotate(need) => {
-                let next = writer.rotate(need);
-                next.iter().for_each(|next| self.commit.rotated(next));
+                self.rotate(&mut writer, need);
                 match attempt(&mut writer)? {
                     Attempt::Done(outcome) => (Some(outcome), true),
                     Attempt::Full(_) => (None, true),

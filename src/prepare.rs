@@ -76,7 +76,8 @@ impl Keeper {
     /// Seals what was rotated and prepares what is missing.
     ///
     /// # Errors
-    /// `NoSpace` if a spare or a larger manifest does not fit: the log goes on without. Everything else poisons.
+    /// `NoSpace` if a spare or a larger manifest does not fit, `Io` if a spare cannot be made: the log goes on without.
+    /// A failed sync or manifest update poisons.
     pub(crate) fn maintain(&self, writer: &Mutex<Writer>, commit: &Commit) -> Result<()> {
         while self.make_ready(writer, commit, 0)? {}
         Ok(())
