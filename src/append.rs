@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::frame::{self, HEADER, Header};
 use crate::format::manifest::Entry;
 use crate::format::segment::{FRAMES_AT, MAX_CAPACITY};
-use crate::map::Tail;
+use crate::map::{Map, Tail};
 use crate::planted::{Bug, planted};
 use crate::segment::{End, Segment, Spare, frame_size};
 
@@ -247,6 +247,11 @@ impl Writer {
     /// The spare that [`Writer::restart`] would take.
     pub(crate) fn next_spare(&self) -> Option<Entry> {
         self.spares.front().map(|spare| spare.entry)
+    }
+
+    /// The spare that comes next, and its map.
+    pub(crate) fn next_map(&self) -> Option<(u64, Arc<Map>)> {
+        self.spares.front().map(|spare| (spare.entry.ordinal, Arc::clone(spare.map())))
     }
 
     /// Goes on in the next spare with the record `base_seq`, whatever was written before.

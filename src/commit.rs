@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use crate::doorbell::Doorbell;
 use crate::error::{Error, Result};
 use crate::event::Syncs;
 use crate::format::segment::FRAMES_AT;
@@ -45,8 +46,6 @@ struct State {
     waiting: usize,
     failure: Option<Arc<Error>>,
     closed: bool,
-    /// Something is there for the background thread.
-    work: bool,
     wakers: Wakers,
     syncs: Syncs,
     /// For every cut at the back, the last seq that was kept; the count of them is the epoch.
@@ -57,14 +56,15 @@ struct State {
 pub(crate) struct Commit {
     state: Mutex<State>,
     changed: Condvar,
-    work: Condvar,
     /// Failed or closed: looked at before every append without taking the lock.
     refusing: AtomicBool,
     durable_seq: AtomicU64,
     /// Read by every append, under the writer's lock, and changed under that and the state's.
     epoch: AtomicUsize,
-    /// The background thread was asked and has not begun.
-    asked: AtomicBool,
+    /// Calls the thread that syncs what is awaited or due.
+    pub(crate) sync_bell: Doorbell,
+    /// Calls the thread that seals and prepares segments.
+    pub(crate) upkeep_bell: Doorbell,
 }
 
 impl Commit {
@@ -81,15 +81,14 @@ impl Commit {
                 waiting: 0,
                 failure: None,
                 closed: false,
-                work: false,
                 wakers: Wakers::default(),
                 syncs: Syncs::default(),
                 cuts: Vec::new(),
             }),
             changed: Condvar::new(),
-            work: Condvar::new(),
             refusing: AtomicBool::new(false),
-            asked: AtomicBool::new(false),
+            sync_bell: Doorbell::default(),
+            upkeep_bell: Doorbell::default(),
             epoch: AtomicUsize::new(0),
         }
     }
@@ -124,7 +123,7 @@ impl Commit {
         let mut state = lock(&self.state);
         self.refusing.store(true, Ordering::Release);
         state.closed = true;
-        self.wake_everybody(state);
+        self.end(state);
     }
 
     /// Waits until nobody leads.
@@ -149,7 +148,7 @@ impl Commit {
         let mut state = lock(&self.state);
         let kept = Arc::clone(state.failure.get_or_insert(failure));
         self.refusing.store(true, Ordering::Release);
-        self.wake_everybody(state);
+        self.end(state);
         Error::Poisoned(kept)
     }
 
@@ -238,28 +237,6 @@ impl Commit {
         }
     }
 
-    /// Gives the background thread something to do.
-    pub(crate) fn signal(&self) {
-        if !self.asked.swap(true, Ordering::AcqRel) {
-            lock(&self.state).work = true;
-            self.work.notify_one();
-        }
-    }
-
-    /// Waits until there is work, or for `tick`; `None` when the log is closed or has failed, else whether there is work.
-    pub(crate) fn await_work(&self, tick: Option<Duration>) -> Option<bool> {
-        let mut state = lock(&self.state);
-        let idle = |state: &mut State| !state.work && !state.closed && state.failure.is_none();
-        state = match tick {
-            Some(tick) => self.work.wait_timeout_while(state, tick, idle).unwrap_or_else(PoisonError::into_inner).0,
-            None => self.work.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
-        };
-        let over = state.closed || state.failure.is_some();
-        let work = std::mem::take(&mut state.work);
-        self.asked.store(false, Ordering::Release);
-        (!over).then_some(work)
-    }
-
     /// Whether `seq` is durable; if not, `waker` is woken when it is, or when it never will be. `waiter` is the number of
     /// this waiter, given at its first call.
     ///
@@ -273,9 +250,8 @@ impl Commit {
         }
         state.refuse_if_failed()?;
         let replaced = state.wakers.wait(waiter, seq, waker);
-        state.work = true;
-        self.work.notify_one();
         drop(state);
+        self.sync_bell.ring();
         drop(replaced);
         Ok(false)
     }
@@ -299,8 +275,15 @@ impl Commit {
     fn wake_everybody(&self, mut state: MutexGuard<'_, State>) {
         state.notify(&self.changed);
         state.wakers.everybody();
-        state.work = true;
-        self.work.notify_all();
+        drop(state);
+        self.sync_bell.ring();
+    }
+
+    /// Wakes everybody, and lets the threads end: nothing will be written any more.
+    fn end(&self, state: MutexGuard<'_, State>) {
+        self.wake_everybody(state);
+        self.sync_bell.end();
+        self.upkeep_bell.end();
     }
 
     /// Wakes those whose wait is over; for callers that hold no lock of the log.
@@ -347,8 +330,7 @@ impl Commit {
         self.durable_seq.store(state.live.durable_seq, Ordering::Release);
         let durable = state.live.durable_seq;
         if state.wakers.durable(durable) {
-            state.work = true;
-            self.work.notify_one();
+            self.sync_bell.ring();
         }
         Ok(state)
     }
@@ -426,6 +408,8 @@ impl<'a> Leadership<'a> {
             // The map was there for the sync, so this cannot be; but a claim that was not stored only says less.
             state.failure.get_or_insert(Arc::new(e));
             commit.refusing.store(true, Ordering::Release);
+            commit.sync_bell.end();
+            commit.upkeep_bell.end();
         }
         state.leading = false;
         state.notify(&commit.changed);
@@ -445,6 +429,6 @@ impl Drop for Leadership<'_> {
             Arc::new(Error::io("sync", path, io::Error::other("the thread that synced it panicked")))
         });
         self.commit.refusing.store(true, Ordering::Release);
-        self.commit.wake_everybody(state);
+        self.commit.end(state);
     }
 }

@@ -1,8 +1,9 @@
 //! The parts of an open log, working together; touches no byte itself.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
+use crate::ahead::Ahead;
 use crate::append::{Attempt, Counts, Writer};
 use crate::commit::{Commit, lock};
 use crate::error::{Error, Result};
@@ -33,6 +34,10 @@ pub(crate) struct Engine {
     pub(crate) segment_waits: AtomicU64,
     /// The thread that is in a callback of an append, while one is.
     pub(crate) callback: AtomicUsize,
+    /// Nothing was appended for a while, and the thread that keeps the delay waits to be called. Changed under the
+    /// writer's lock.
+    dozing: AtomicBool,
+    ahead: Mutex<Ahead>,
 }
 
 /// What came of a write, and whether it went into a new segment.
@@ -79,6 +84,8 @@ impl Engine {
             listener: options.listener.clone(),
             segment_waits: AtomicU64::new(0),
             callback: AtomicUsize::new(0),
+            dozing: AtomicBool::new(false),
+            ahead: Mutex::default(),
         }
     }
 
@@ -101,7 +108,10 @@ impl Engine {
         loop {
             self.commit.check()?;
             match attempt(&mut writer)? {
-                Attempt::Done(outcome) => return Ok(Written { outcome, rotated, epoch: self.commit.epoch() }),
+                Attempt::Done(outcome) => {
+                    self.rouse();
+                    return Ok(Written { outcome, rotated, epoch: self.commit.epoch() });
+                }
                 Attempt::Full(need) if writer.can_rotate(need) => {
                     self.rotate(&mut writer, need);
                     rotated = true;
@@ -120,6 +130,36 @@ impl Engine {
         }
     }
 
+    /// Calls the thread that keeps the delay, if it has stopped looking; under the writer's lock.
+    fn rouse(&self) {
+        if self.dozing.load(Ordering::Relaxed) {
+            self.dozing.store(false, Ordering::Relaxed);
+            self.commit.sync_bell.ring();
+        }
+    }
+
+    /// Lets the thread that keeps the delay wait until something is appended, if everything up to now is durable or
+    /// need not be; under the writer's lock, so that no append goes unnoticed. Returns whether it may: not while
+    /// somebody writes, because it must not wait for a callback of an append.
+    pub(crate) fn doze(&self) -> bool {
+        let Some(writer) = self.try_writer() else { return false };
+        let quiet = self.mode == SyncMode::None || self.commit.durable_seq() == writer.last_seq();
+        self.dozing.store(quiet, Ordering::Relaxed);
+        quiet
+    }
+
+    /// Makes the pages that appends are about to reach writable; returns whether anything was appended since the last
+    /// time.
+    pub(crate) fn look_ahead(&self) -> bool {
+        let next = self.try_writer().and_then(|writer| writer.next_map());
+        lock(&self.ahead).look(self.commit.live().active(), next)
+    }
+
+    /// How many records are not durable.
+    pub(crate) fn unsynced(&self) -> u64 {
+        self.commit.live().active().last_seq().saturating_sub(self.commit.durable_seq())
+    }
+
     /// Goes on in the next segment; whoever calls this has asked whether there is one.
     fn rotate(&self, writer: &mut Writer, need: usize) {
         if let Some(next) = writer.rotate(need) {
@@ -129,11 +169,7 @@ impl Engine {
 
     /// Runs `attempt` if that takes no waiting.
     pub(crate) fn try_write<T>(&self, mut attempt: impl FnMut(&mut Writer) -> Result<Attempt<T>>) -> Result<Option<T>> {
-        let mut writer = match self.writer.try_lock() {
-            Ok(writer) => writer,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Ok(None),
-        };
+        let Some(mut writer) = self.try_writer() else { return Ok(None) };
         self.commit.check()?;
         if self.is_behind(writer.last_seq()) {
             return Ok(None);
@@ -148,15 +184,25 @@ impl Engine {
                 }
             }
             Attempt::Full(_) => {
-                self.commit.signal();
+                self.commit.upkeep_bell.ring();
                 (None, false)
             }
         };
+        self.rouse();
         drop(writer);
         if self.threaded {
             self.after_rotation(rotated);
         }
         Ok(outcome)
+    }
+
+    /// The writer, if nobody else has it.
+    fn try_writer(&self) -> Option<MutexGuard<'_, Writer>> {
+        match self.writer.try_lock() {
+            Ok(writer) => Some(writer),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Whether `Batch`'s window is full, so that the next append would wait.
@@ -195,7 +241,7 @@ impl Engine {
         let unsynced = seq.saturating_sub(self.commit.durable_seq());
         if self.threaded && unsynced <= window.saturating_mul(2) {
             if unsynced >= window {
-                self.commit.signal();
+                self.commit.sync_bell.ring();
             }
             return Ok(());
         }
@@ -211,7 +257,7 @@ impl Engine {
         let segment = self.commit.live().active().ordinal();
         self.listener.tell(&Event::Rotated { segment });
         if self.threaded {
-            self.commit.signal();
+            self.commit.upkeep_bell.ring();
         } else {
             let _ = self.keeper.maintain(&self.writer, &self.commit);
             self.wake_due();

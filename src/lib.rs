@@ -72,8 +72,10 @@ compile_error!("mmap-wal needs a Unix: it relies on flock, on mmap and on direct
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+mod ahead;
 mod append;
 mod commit;
+mod doorbell;
 mod engine;
 mod error;
 mod event;

@@ -40,8 +40,8 @@ impl SyncMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Background {
-    /// A thread of the log's own. While it prepares a segment it does nothing else: the delay of [`SyncMode::Batch`]
-    /// may then be exceeded by the time that takes.
+    /// Two threads of the log's own: one keeps the delay of [`SyncMode::Batch`], syncs for futures, and keeps the pages
+    /// in front of the append position writable; the other seals and prepares segments.
     #[default]
     Thread,
     /// The caller: [`maintain`](crate::Wal::maintain) on a core of its choice, or the append that rotates. Nothing then

@@ -116,6 +116,11 @@ impl Spare {
         Ok(Self { entry, storage: storage.clone(), path: file.path().to_owned(), tail })
     }
 
+    /// Its map.
+    pub(crate) fn map(&self) -> &Arc<Map> {
+        self.tail.map()
+    }
+
     /// Makes this the segment that is appended to: from now on it says where it begins.
     pub(crate) fn begin(self, base_seq: u64) -> (Arc<Segment>, Tail) {
         let check = words::check(self.entry.salt, base_seq);

@@ -97,7 +97,7 @@ impl Wal {
     /// [`Error::NoSpace`] if a segment does not fit; [`Error::Poisoned`]; [`Error::Closed`]; [`Error::Reentrant`].
     pub fn maintain(&self) -> Result<()> {
         self.engine.enter()?;
-        worker::work_once(&self.engine, false);
+        worker::work_once(&self.engine);
         let done = self.engine.keeper.maintain(&self.engine.writer, &self.engine.commit);
         self.engine.wake_due();
         done

@@ -1,75 +1,163 @@
-//! The log's own thread: it prepares and seals segments, keeps the delay of `Batch`, and syncs for those who await.
+//! The log's own threads: one keeps the delay of `Batch` and syncs for those who await, the other seals and prepares
+//! segments, which may take as long as the disk needs.
 
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::ahead::LOOK;
 use crate::commit::{Commit, lock};
+use crate::doorbell::Call;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::options::SyncMode;
 
-/// The thread, as the handle of the log holds it.
+/// Looks without an append, after which the thread waits to be called.
+const QUIET_LOOKS: u32 = 20;
+
+/// The threads, as the handle of the log holds them.
 pub(crate) struct Worker {
-    id: ThreadId,
-    handle: Mutex<Option<JoinHandle<()>>>,
+    ids: [ThreadId; 2],
+    handles: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Worker {
-    /// Whether the caller is this thread, in a waker.
+    /// Whether the caller is one of these threads, in a waker or a listener.
     pub(crate) fn is_this_thread(&self) -> bool {
-        self.id == std::thread::current().id()
+        self.ids.contains(&std::thread::current().id())
     }
 
-    /// Waits until the thread is gone, once the log is closed; not for itself.
+    /// Waits until the threads are gone, once the log is closed; not for itself.
     pub(crate) fn join(&self) {
-        if let Some(handle) = lock(&self.handle).take().filter(|_| !self.is_this_thread()) {
+        let handles = std::mem::take(&mut *lock(&self.handles));
+        let this = std::thread::current().id();
+        for handle in handles.into_iter().filter(|handle| handle.thread().id() != this) {
             // A panic of the thread has poisoned the log, which whoever closes it is told.
             let _ = handle.join();
         }
     }
 }
 
-/// Starts the thread.
+/// Starts the threads.
 ///
 /// # Errors
 /// What the system says.
 pub(crate) fn start(engine: &Arc<Engine>) -> Result<Worker> {
+    let syncing = spawn(engine, "mmap-wal-sync", keep_durable)?;
+    let upkeep = spawn(engine, "mmap-wal", keep_prepared).inspect_err(|_| engine.commit.sync_bell.end())?;
+    let ids = [syncing.thread().id(), upkeep.thread().id()];
+    Ok(Worker { ids, handles: Mutex::new(vec![syncing, upkeep]) })
+}
+
+fn spawn(engine: &Arc<Engine>, name: &str, run: fn(&Engine)) -> Result<JoinHandle<()>> {
     let engine_there = Arc::clone(engine);
-    let started = std::thread::Builder::new().name("mmap-wal".into()).spawn(move || run(&engine_there));
-    let handle = started.map_err(|source| Error::io("start a thread for", engine.storage.dir(), source))?;
-    Ok(Worker { id: handle.thread().id(), handle: Mutex::new(Some(handle)) })
+    let started = std::thread::Builder::new().name(name.into()).spawn(move || {
+        let guard = PoisonOnPanic(&engine_there.commit);
+        run(&engine_there);
+        std::mem::forget(guard);
+    });
+    started.map_err(|source| Error::io("start a thread for", engine.storage.dir(), source))
 }
 
-fn run(engine: &Engine) {
-    let guard = PoisonOnPanic(&engine.commit);
-    let tick = delay(engine.mode);
-    while let Some(work) = engine.commit.await_work(tick) {
-        work_once(engine, work);
-        engine.commit.wake_due();
-    }
-    std::mem::forget(guard);
-    engine.commit.wake_due();
-}
-
-/// One round: what is awaited or due is synced, what was rotated is sealed, what is missing is prepared. A failure has
-/// poisoned the log, which ends the rounds; want of space is told when the space is needed.
-pub(crate) fn work_once(engine: &Engine, signalled: bool) {
-    let due = delay(engine.mode).is_some() || engine.commit.is_awaited();
-    if due {
-        let epoch = engine.commit.epoch();
-        let last = engine.commit.live().active().last_seq();
-        let _ = engine.commit.sync_to(last, epoch);
-    }
-    if signalled {
+/// Seals what was rotated and prepares what is missing. A failure has poisoned the log, which ends the rounds; want of
+/// space is told when the space is needed.
+fn keep_prepared(engine: &Engine) {
+    while engine.commit.upkeep_bell.wait(None) != Call::Over {
         let _ = engine.keeper.maintain(&engine.writer, &engine.commit);
     }
 }
 
-const fn delay(mode: SyncMode) -> Option<Duration> {
-    match mode {
-        SyncMode::Batch { delay, .. } => Some(delay),
-        SyncMode::Sync | SyncMode::None => None,
+/// Syncs what is awaited or due, wakes those who wait, and keeps the pages ahead writable.
+fn keep_durable(engine: &Engine) {
+    let mut rounds = Rounds::new(engine.mode);
+    while rounds.wait(engine) != Call::Over {
+        if rounds.is_due(engine) {
+            sync(engine);
+        }
+        engine.commit.wake_due();
+    }
+    engine.commit.wake_due();
+}
+
+/// One round for a log without threads.
+pub(crate) fn work_once(engine: &Engine) {
+    if matches!(engine.mode, SyncMode::Batch { .. }) || engine.commit.is_awaited() {
+        sync(engine);
+    }
+    if engine.mode != SyncMode::Sync {
+        engine.look_ahead();
+    }
+}
+
+fn sync(engine: &Engine) {
+    let epoch = engine.commit.epoch();
+    let last = engine.commit.live().active().last_seq();
+    // A failure has poisoned the log, and a cut leaves nothing to do.
+    let _ = engine.commit.sync_to(last, epoch);
+}
+
+/// When there is something to sync.
+struct Rounds {
+    mode: SyncMode,
+    /// When the delay of `Batch` is over for the first record that is not durable; set at the first look that finds
+    /// one, counted from the look before.
+    due: Option<Instant>,
+    /// The last look.
+    looked: Instant,
+    /// Looks since something was appended.
+    quiet: u32,
+    dozing: bool,
+}
+
+impl Rounds {
+    fn new(mode: SyncMode) -> Self {
+        Self { mode, due: None, looked: Instant::now(), quiet: 0, dozing: false }
+    }
+
+    /// Waits until somebody calls, or it is time to look.
+    fn wait(&mut self, engine: &Engine) -> Call {
+        self.dozing = self.mode != SyncMode::Sync && self.quiet >= QUIET_LOOKS && engine.doze();
+        let call = engine.commit.sync_bell.wait(self.patience());
+        if self.dozing {
+            // What was appended now is as old as the call.
+            (self.looked, self.quiet) = (Instant::now(), 0);
+        }
+        call
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        let look = match self.mode {
+            SyncMode::Sync => return None,
+            SyncMode::None => LOOK,
+            SyncMode::Batch { delay, .. } => LOOK.min(delay.max(Duration::from_micros(100))),
+        };
+        let until = |due: Instant| due.saturating_duration_since(Instant::now()).min(look);
+        if self.dozing { None } else { Some(self.due.map_or(look, until)) }
+    }
+
+    /// Looks at the log.
+    fn is_due(&mut self, engine: &Engine) -> bool {
+        if self.mode != SyncMode::Sync {
+            self.quiet = if engine.look_ahead() { 0 } else { self.quiet.saturating_add(1) };
+        }
+        let before = std::mem::replace(&mut self.looked, Instant::now());
+        let due = engine.commit.is_awaited() || self.is_window_over(engine.unsynced(), before);
+        if due {
+            self.due = None;
+        }
+        due
+    }
+
+    /// Whether `Batch` wants a sync now.
+    fn is_window_over(&mut self, unsynced: u64, before: Instant) -> bool {
+        let SyncMode::Batch { records, delay } = self.mode else { return false };
+        if unsynced == 0 {
+            self.due = None;
+            return false;
+        }
+        // A delay that is beyond the clock is never over.
+        self.due = self.due.or_else(|| before.checked_add(delay));
+        unsynced >= u64::from(records) || self.due.is_some_and(|due| due <= self.looked)
     }
 }
 
@@ -78,7 +166,8 @@ struct PoisonOnPanic<'a>(&'a Commit);
 
 impl Drop for PoisonOnPanic<'_> {
     fn drop(&mut self) {
-        let source = std::io::Error::other("the background thread panicked");
+        let source = std::io::Error::other("a thread of the log panicked");
         self.0.poison(Error::io("maintain", std::path::Path::new("the log"), source));
+        self.0.wake_due();
     }
 }

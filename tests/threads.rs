@@ -5,8 +5,8 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -215,4 +215,79 @@ fn a_close_lets_waiters_finish_and_refuses_the_rest() {
     drop(wal);
     let wal = small().open(dir.path()).expect("the log");
     assert!(Some(wal.positions().last) >= acknowledged);
+}
+
+/// Holds the preparation of segments up from when it is told to until it is let go.
+#[derive(Default)]
+struct StuckPreparation {
+    /// Held up now, and whether it arrived.
+    state: Mutex<(bool, bool)>,
+    changed: Condvar,
+}
+
+impl StuckPreparation {
+    fn hold(&self) {
+        self.state.lock().expect("the state").0 = true;
+    }
+
+    fn let_go(&self) {
+        self.state.lock().expect("the state").0 = false;
+        self.changed.notify_all();
+    }
+
+    fn await_arrival(&self) {
+        let state = self.state.lock().expect("the state");
+        drop(self.changed.wait_while(state, |(_, arrived)| !*arrived).expect("the state"));
+    }
+}
+
+impl Observer for StuckPreparation {
+    fn before(&self, act: &Act<'_>) -> std::io::Result<()> {
+        if matches!(act, Act::Allocate { .. }) {
+            let mut state = self.state.lock().expect("the state");
+            if state.0 {
+                state.1 = true;
+                self.changed.notify_all();
+                drop(self.changed.wait_while(state, |(held, _)| *held).expect("the state"));
+            }
+        }
+        Ok(())
+    }
+    fn after(&self, _act: &Act<'_>) {}
+}
+
+#[test]
+fn the_delay_and_those_who_await_do_not_wait_for_a_segment_to_be_prepared() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let stuck = Arc::new(StuckPreparation::default());
+    let mode = SyncMode::Batch { records: 1_000_000, delay: Duration::from_millis(1) };
+    let options = Options::new().segment_size(64 << 10).sync_mode(mode);
+    let wal = options.open_observed(dir.path(), Some(Arc::clone(&stuck) as _)).expect("a new log");
+    stuck.hold();
+    // Into the second segment, so that a third has to be prepared.
+    wal.append(&[0; 40 << 10]).expect("an append");
+    wal.append(&[1; 40 << 10]).expect("a rotation");
+    stuck.await_arrival();
+    let seq = wal.append(b"kept by the delay").expect("an append");
+    while wal.positions().durable < seq {
+        std::thread::yield_now();
+    }
+    assert_eq!(block_on(wal.submit(b"awaited").expect("a record")).expect("durable").last(), Some(seq + 1));
+    stuck.let_go();
+    wal.close().expect("a close");
+}
+
+#[test]
+fn an_append_after_a_long_rest_is_synced_by_the_delay() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mode = SyncMode::Batch { records: 1_000_000, delay: Duration::from_millis(1) };
+    let wal = small().sync_mode(mode).open(dir.path()).expect("a new log");
+    for pause in [0, 30, 100, 200, 400] {
+        // Long enough, at some of these lengths, that the thread looks no more and has to be called.
+        std::thread::sleep(Duration::from_millis(pause));
+        let seq = wal.append(b"x").expect("an append");
+        while wal.positions().durable < seq {
+            std::thread::yield_now();
+        }
+    }
 }
