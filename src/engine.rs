@@ -14,8 +14,9 @@ use crate::planted::{Bug, planted};
 use crate::prepare::{Keeper, Plan};
 use crate::recovery::Recovered;
 use crate::segment::{End, Segment};
-use crate::snapshot::{Snapshot, View};
+use crate::snapshot::Snapshot;
 use crate::storage::{Storage, StoredFile};
+use crate::view::View;
 
 /// An open log, shared by its handle and its threads.
 pub(crate) struct Engine {

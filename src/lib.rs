@@ -97,6 +97,7 @@ mod segment;
 mod snapshot;
 mod storage;
 mod truncate;
+mod view;
 mod wakers;
 mod wal;
 mod worker;

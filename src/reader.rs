@@ -9,8 +9,9 @@ use crate::manifest::{Manifest, ManifestFile};
 use crate::recovery::examine::{Access, Examined, check_files, examine};
 use crate::recovery::refuse_lost_manifest;
 use crate::segment::Segment;
-use crate::snapshot::{Snapshot, View};
+use crate::snapshot::Snapshot;
 use crate::storage::{Storage, StoredFile};
+use crate::view::View;
 
 /// Reads a log that this or another process may be writing.
 ///

@@ -2,12 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
-use crate::format::frame::{self, HEADER, Header};
-use crate::format::segment::FRAMES_AT;
-use crate::index::Place;
-use crate::segment::{End, Segment};
-use crate::storage::StoredFile;
+use crate::error::Result;
+use crate::view::{Cursor, Located, View, verify};
 
 /// An immutable view of a log.
 ///
@@ -15,18 +11,6 @@ use crate::storage::StoredFile;
 #[derive(Clone)]
 pub struct Snapshot {
     view: Arc<View>,
-}
-
-/// What a snapshot is made of.
-pub(crate) struct View {
-    pub(crate) segments: Arc<Vec<Arc<Segment>>>,
-    /// How many of the segments are shown, and how far the last of them.
-    pub(crate) shown: usize,
-    pub(crate) end: End,
-    pub(crate) first_seq: u64,
-    pub(crate) checkpoint_seq: u64,
-    /// Held for as long as any view lives, so that no file is used again under it.
-    pub(crate) _readers: Arc<StoredFile>,
 }
 
 /// One record, in the memory of its segment.
@@ -37,14 +21,6 @@ pub struct Record<'a> {
     payload: &'a [u8],
     view: &'a Arc<View>,
     place: Located,
-}
-
-/// Which frame of a view.
-#[derive(Clone, Copy)]
-struct Located {
-    index: usize,
-    at: usize,
-    header: Header,
 }
 
 impl Snapshot {
@@ -115,7 +91,7 @@ impl Snapshot {
         let at = view.locate(index, seq)?;
         let (segment, end) = (&view.segments[index], view.end_of(index));
         let header = verify(segment, end, at, seq)?;
-        view.record(Located { index, at, header }).map(Some)
+        Record::of(view, Located { index, at, header }).map(Some)
     }
 }
 
@@ -130,179 +106,6 @@ impl Snapshot {
     }
 }
 
-impl View {
-    fn last_seq(&self) -> u64 {
-        self.segments[self.shown - 1].base_seq() + self.end.count - 1
-    }
-
-    /// How far segment `index` is shown.
-    fn end_of(&self, index: usize) -> End {
-        if index + 1 == self.shown { self.end } else { self.segments[index].end() }
-    }
-
-    /// The segment that holds `seq`.
-    fn segment_of(&self, seq: u64) -> Option<usize> {
-        let shown = &self.segments[..self.shown];
-        let index = shown.partition_point(|segment| segment.base_seq() <= seq).checked_sub(1)?;
-        (seq < shown[index].base_seq() + self.end_of(index).count).then_some(index)
-    }
-
-    /// The last segment that begins at or before `seq`.
-    fn segment_before(&self, seq: u64) -> usize {
-        let shown = &self.segments[..self.shown];
-        shown.partition_point(|segment| segment.base_seq() <= seq).saturating_sub(1)
-    }
-
-    /// Where the record `seq` of segment `index` stands.
-    fn locate(&self, index: usize, seq: u64) -> Result<usize> {
-        let (segment, end) = (&self.segments[index], self.end_of(index));
-        let rank = seq - segment.base_seq();
-        let mut place = self.known_place(segment, end, rank)?;
-        let frames = segment.frames(end)?;
-        while place.rank < rank {
-            // These frames were verified when the index learnt of them.
-            let Some(header) = frame::peek(frames, place.offset) else {
-                return Err(damaged(segment, end, place.offset, segment.base_seq() + place.rank));
-            };
-            place = Place { offset: place.offset + header.frame_size(), rank: place.rank + 1 };
-        }
-        Ok(place.offset)
-    }
-
-    /// A place at or before the `rank`th record of `segment`, walking on from what the index knows if need be.
-    fn known_place(&self, segment: &Segment, end: End, rank: u64) -> Result<Place> {
-        let mut index = segment.index();
-        while index.next().rank <= rank {
-            let Place { offset, rank } = index.next();
-            let header = verify(segment, end, offset, segment.base_seq() + rank)?;
-            index.learn(header.frame_size());
-        }
-        Ok(index.at_or_before(rank))
-    }
-
-    fn record<'a>(self: &'a Arc<Self>, place: Located) -> Result<Record<'a>> {
-        let payload = self.payload(place)?;
-        Ok(Record { seq: place.header.seq, tag: place.header.tag, payload, view: self, place })
-    }
-
-    fn payload(&self, place: Located) -> Result<&[u8]> {
-        let frames = self.segments[place.index].frames(self.end_of(place.index))?;
-        Ok(frame::payload(frames, place.at, &place.header))
-    }
-}
-
-fn damaged(segment: &Segment, end: End, offset: usize, expected_seq: u64) -> Error {
-    segment.damage(offset, expected_seq, end.offset, "the record there does not verify")
-}
-
-/// The header of the frame at `at` of `segment`, if it is the record `seq` and whole.
-pub(crate) fn verify(segment: &Segment, end: End, at: usize, seq: u64) -> Result<Header> {
-    if at + HEADER > end.offset {
-        return Err(damaged(segment, end, at, seq));
-    }
-    segment.bring_in(at, at + HEADER)?;
-    let frames = segment.frames(end)?;
-    let expected = frame::peek(frames, at).filter(|header| header.seq == seq);
-    let header = expected.ok_or_else(|| damaged(segment, end, at, seq))?;
-    segment.bring_in(at, at + header.frame_size())?;
-    if frame::verifies(frames, at, &header, segment.salt()) { Ok(header) } else { Err(damaged(segment, end, at, seq)) }
-}
-
-/// Where a replay stands in a view that it does not borrow.
-struct Cursor {
-    index: usize,
-    at: usize,
-    expected: u64,
-    /// The end of the last batch that was verified whole.
-    verified: usize,
-    finished: bool,
-}
-
-impl Cursor {
-    fn behind(view: &View, after: u64) -> Result<Self> {
-        let last_seq = view.last_seq();
-        if after > last_seq {
-            return Err(Error::Ahead { last_seq });
-        }
-        if after != 0 && after + 1 < view.first_seq {
-            return Err(Error::Truncated { first_seq: view.first_seq });
-        }
-        let wanted = view.first_seq.max(after + 1);
-        let mut cursor = Self::at_segment(view.segment_before(wanted), wanted);
-        cursor.at = match view.segment_of(wanted) {
-            Some(index) => view.locate(index, wanted)?,
-            None => view.end_of(cursor.index).offset,
-        };
-        cursor.verified = cursor.at;
-        Ok(cursor)
-    }
-
-    fn at_segment(index: usize, expected: u64) -> Self {
-        Self { index, at: FRAMES_AT, expected, verified: FRAMES_AT, finished: false }
-    }
-
-    fn advance(&mut self, view: &View) -> Option<Result<Located>> {
-        if self.finished {
-            return None;
-        }
-        let step = self.step(view);
-        match &step {
-            None => self.finished = true,
-            Some(Err(e)) => self.finished = !matches!(e, Error::Gap { .. }),
-            Some(Ok(_)) => {}
-        }
-        step
-    }
-
-    fn step(&mut self, view: &View) -> Option<Result<Located>> {
-        while self.at == view.end_of(self.index).offset {
-            if let Some(gap) = self.enter_next(view)? {
-                return Some(Err(gap));
-            }
-        }
-        Some(self.read(view))
-    }
-
-    /// Goes on in the next segment; `None` if there is none, the error if records are missing before it.
-    fn enter_next(&mut self, view: &View) -> Option<Option<Error>> {
-        let index = self.index + 1;
-        let next = view.segments[..view.shown].get(index)?;
-        let (from, to) = (self.expected, next.base_seq() - 1);
-        *self = Self::at_segment(index, next.base_seq());
-        Some((from <= to).then_some(Error::Gap { from, to }))
-    }
-
-    fn read(&mut self, view: &View) -> Result<Located> {
-        let (segment, end) = (&view.segments[self.index], view.end_of(self.index));
-        let (at, index) = (self.at, self.index);
-        let header = if at == self.verified {
-            self.verify_batch(segment, end)?
-        } else {
-            frame::peek(segment.frames(end)?, at).ok_or_else(|| damaged(segment, end, at, self.expected))?
-        };
-        self.at += header.frame_size();
-        self.expected += 1;
-        Ok(Located { index, at, header })
-    }
-
-    /// Verifies frames up to the next end of a batch, and returns the first: of one that is damaged nothing is shown.
-    fn verify_batch(&mut self, segment: &Segment, end: End) -> Result<Header> {
-        let first = verify(segment, end, self.at, self.expected)?;
-        let (mut at, mut seq) = (self.at + first.frame_size(), self.expected + 1);
-        let mut last = first;
-        while !last.commit {
-            last = verify(segment, end, at, seq)?;
-            (at, seq) = (at + last.frame_size(), seq + 1);
-        }
-        // A sealed segment that ends too early or too late was not sealed by this manifest.
-        if (at == end.offset) != (seq == segment.base_seq() + end.count) {
-            return Err(segment.damage(at, seq, end.offset, "the segment does not end as the manifest says"));
-        }
-        self.verified = at;
-        Ok(first)
-    }
-}
-
 /// The records of a [`Snapshot`] in order.
 pub struct Replay<'a> {
     view: &'a Arc<View>,
@@ -314,7 +117,7 @@ impl<'a> Iterator for Replay<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let located = self.cursor.advance(self.view)?;
-        Some(located.and_then(|place| self.view.record(place)))
+        Some(located.and_then(|place| Record::of(self.view, place)))
     }
 }
 
@@ -337,6 +140,12 @@ impl std::iter::FusedIterator for Replay<'_> {}
 impl std::iter::FusedIterator for IntoReplay {}
 
 impl<'a> Record<'a> {
+    /// The record at `place`, which was verified.
+    pub(crate) fn of(view: &'a Arc<View>, place: Located) -> Result<Self> {
+        let payload = view.payload(place)?;
+        Ok(Self { seq: place.header.seq, tag: place.header.tag, payload, view, place })
+    }
+
     /// Its sequence number.
     #[must_use]
     pub fn seq(&self) -> u64 {

@@ -9,8 +9,9 @@ use crate::manifest::Manifest;
 use crate::reader::{present, snapshot};
 use crate::scan;
 use crate::segment::{End, Segment, file_name};
-use crate::snapshot::{Snapshot, View};
+use crate::snapshot::Snapshot;
 use crate::storage::{Storage, StoredFile};
+use crate::view::View;
 
 /// Everything before the first damage.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use crate::reader::{present, settled};
 use crate::recovery::examine::{Access, Examined, check_files, examine};
 use crate::recovery::report::{Cut, TailState};
 use crate::segment::Segment;
-use crate::snapshot;
 use crate::storage::Storage;
+use crate::view;
 
 /// How many bytes are read between two reports of progress.
 const REPORT: u64 = 4 << 20;
@@ -139,7 +139,7 @@ fn read_segment(segment: &Arc<Segment>, mut report: impl FnMut(u64)) -> Result<u
     let (mut at, mut seq, mut committed, mut reported) = (FRAMES_AT, segment.base_seq(), true, 0);
     report(0);
     while at < end.offset {
-        let header = snapshot::verify(segment, end, at, seq)?;
+        let header = view::verify(segment, end, at, seq)?;
         (at, seq, committed) = (at + header.frame_size(), seq + 1, header.commit);
         let done = (at - FRAMES_AT) as u64;
         if done - reported >= REPORT {
