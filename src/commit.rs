@@ -19,6 +19,7 @@ use crate::format::segment::FRAMES_AT;
 use crate::live::Live;
 use crate::segment::{End, Segment};
 use crate::wakers::{self, Wakers};
+use crate::watch::{Watch, Watching};
 
 /// Locks `mutex`; a panic in user code leaves what it guards whole, so such poisoning means nothing here.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -65,6 +66,8 @@ pub(crate) struct Commit {
     pub(crate) sync_bell: Doorbell,
     /// Calls the thread that seals and prepares segments.
     pub(crate) upkeep_bell: Doorbell,
+    /// Those who follow the log.
+    pub(crate) watch: Watch,
 }
 
 impl Commit {
@@ -89,8 +92,15 @@ impl Commit {
             refusing: AtomicBool::new(false),
             sync_bell: Doorbell::default(),
             upkeep_bell: Doorbell::default(),
+            watch: Watch::default(),
             epoch: AtomicUsize::new(0),
         }
+    }
+
+    /// Watches the log; the caller holds the writer's lock.
+    pub(crate) fn begin_watch(&self) -> Watching<'_> {
+        let _state = lock(&self.state);
+        self.watch.begin()
     }
 
     /// The log as of now.
@@ -275,6 +285,7 @@ impl Commit {
     fn wake_everybody(&self, mut state: MutexGuard<'_, State>) {
         state.notify(&self.changed);
         state.wakers.everybody();
+        self.watch.tell();
         drop(state);
         self.sync_bell.ring();
     }
@@ -413,6 +424,7 @@ impl<'a> Leadership<'a> {
         }
         state.leading = false;
         state.notify(&commit.changed);
+        commit.watch.tell();
         state
     }
 }

@@ -17,6 +17,7 @@ use crate::segment::{End, Segment};
 use crate::snapshot::Snapshot;
 use crate::storage::{Storage, StoredFile};
 use crate::view::View;
+use crate::watch::Watching;
 
 /// An open log, shared by its handle and its threads.
 pub(crate) struct Engine {
@@ -131,12 +132,19 @@ impl Engine {
         }
     }
 
-    /// Calls the thread that keeps the delay, if it has stopped looking; under the writer's lock.
+    /// Tells those who follow, and calls the thread that keeps the delay if it has stopped looking; under the writer's lock.
     fn rouse(&self) {
+        self.commit.watch.tell();
         if self.dozing.load(Ordering::Relaxed) {
             self.dozing.store(false, Ordering::Relaxed);
             self.commit.sync_bell.ring();
         }
+    }
+
+    /// Watches the log, unless somebody writes at this moment.
+    pub(crate) fn watch(&self) -> Option<Watching<'_>> {
+        let _writer = self.try_writer()?;
+        Some(self.commit.begin_watch())
     }
 
     /// Lets the thread that keeps the delay wait until something is appended, if everything up to now is durable or

@@ -80,6 +80,7 @@ mod engine;
 mod error;
 mod event;
 mod format;
+mod identity;
 mod index;
 pub mod inspect;
 mod live;
@@ -90,16 +91,19 @@ mod pending;
 #[doc(hidden)]
 pub mod planted;
 mod prepare;
+mod presence;
 mod reader;
 mod recovery;
 mod scan;
 mod segment;
 mod snapshot;
 mod storage;
+mod tail;
 mod truncate;
 mod view;
 mod wakers;
 mod wal;
+mod watch;
 mod worker;
 
 pub use crate::append::Seqs;
@@ -113,4 +117,5 @@ pub use crate::recovery::report::{Cut, RecoveryReport, TailState};
 pub use crate::snapshot::{IntoReplay, PinnedRecord, Record, Replay, Snapshot};
 #[doc(hidden)]
 pub use crate::storage::{Act, Observer};
+pub use crate::tail::{Available, Idle, Tail};
 pub use crate::wal::Wal;

@@ -72,6 +72,14 @@ impl Map {
         self.published.load(Ordering::Acquire)
     }
 
+    /// Gives what its writer, another process, has published up to `to` since to the readers of this map; never less than
+    /// before, and nothing outside.
+    pub(crate) fn raise(&self, to: usize) {
+        assert!(!self.writable, "the published position of a writable map is its tail's");
+        assert!(to <= self.len(), "published must stay within the map");
+        self.published.fetch_max(to, Ordering::AcqRel);
+    }
+
     /// The bytes from `start` to the published position as of now.
     pub(crate) fn prefix(&self) -> &[u8] {
         let len = self.published() - self.start;
@@ -83,7 +91,6 @@ impl Map {
     }
 
     /// The word at `at`.
-    #[cfg(test)]
     pub(crate) fn load(&self, at: usize) -> u64 {
         u64::from_le(self.word(at).load(Ordering::Acquire))
     }

@@ -27,8 +27,8 @@ use crate::view::View;
 /// # }
 /// ```
 pub struct Reader {
-    storage: Storage,
-    readers: Arc<StoredFile>,
+    pub(crate) storage: Storage,
+    pub(crate) readers: Arc<StoredFile>,
 }
 
 /// A state of the log that held together while it was looked at.

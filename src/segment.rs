@@ -1,10 +1,10 @@
 //! One segment file: prepared, begun, written, synced, read.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::error::{Corruption, Error, Foreign, MissingSegment, Result};
+use crate::error::{Corruption, Error, MissingSegment, Result};
 use crate::format::frame;
 use crate::format::manifest::Entry;
 use crate::format::name::SegmentName;
@@ -12,16 +12,15 @@ use crate::format::segment::{
     self as words, BEGUN_AT, CLOSED, CUT, DURABLE_AT, FRAMES_AT, IDENTITY_AT, IDENTITY_LEN, Identity, PUBLISHED_AT,
 };
 use crate::format::{ALIGN, PAGE};
+use crate::identity::check_identity;
 use crate::index::SparseIndex;
 use crate::map::{Map, Tail};
 use crate::planted::{Bug, planted};
+use crate::presence::Presence;
 use crate::storage::{Storage, StoredFile};
 
 /// How much is made present by one call.
 const POPULATE_CHUNK: usize = 2 << 20;
-
-/// How much is brought in for reading at once.
-const STRETCH: usize = 1 << 20;
 
 /// The name of the segment file `ordinal`.
 pub(crate) fn file_name(ordinal: u64) -> SegmentName {
@@ -151,28 +150,6 @@ fn populate(file: &StoredFile, map: &Map, capacity: usize) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a segment file whose identity says that it is another one; a damaged copy says nothing.
-pub(crate) fn check_identity(path: &Path, page: &[u8], entry: &Entry, log_id: [u8; 16]) -> Result<()> {
-    let copies = IDENTITY_AT.into_iter().filter_map(|at| Identity::decode(page.get(at..)?));
-    for copy in copies {
-        if copy.log_id != log_id {
-            let reason = "its header carries the id of another log";
-            return Err(Error::Foreign(Box::new(Foreign { path: path.to_owned(), reason })));
-        }
-        if (copy.salt, copy.ordinal, copy.capacity) != (entry.salt, entry.ordinal, entry.capacity) {
-            return Err(Error::Corrupt(Box::new(Corruption {
-                path: path.to_owned(),
-                segment: entry.ordinal,
-                offset: 0,
-                expected_seq: entry.base_seq,
-                durable_offset: FRAMES_AT as u64,
-                reason: "its header is that of another segment",
-            })));
-        }
-    }
-    Ok(())
-}
-
 /// How far a segment reaches: where its frames end, and how many records that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct End {
@@ -191,6 +168,19 @@ impl End {
     }
 }
 
+/// What stands in `published`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Published {
+    /// As it stands.
+    pub(crate) word: u64,
+    /// Frames below are visible; `None` if that makes no sense.
+    pub(crate) offset: Option<usize>,
+    /// The log goes on in the next segment.
+    pub(crate) closed: bool,
+    /// Something that was visible here was cut off.
+    pub(crate) cut: bool,
+}
+
 /// A segment that holds records, shared by the writer and by every view.
 pub(crate) struct Segment {
     storage: Storage,
@@ -204,8 +194,7 @@ pub(crate) struct Segment {
     /// Which slot of `durable` is written next.
     turn: AtomicUsize,
     index: Mutex<SparseIndex>,
-    /// One bit for every stretch that was brought in.
-    present: Box<[AtomicU64]>,
+    present: Presence,
     /// Shared by all that stand for the same file.
     users: Arc<()>,
 }
@@ -228,7 +217,7 @@ impl Segment {
             watermark: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             index: Mutex::default(),
-            present: stretches(&entry),
+            present: Presence::none(entry.capacity as usize),
             users: Arc::default(),
         }
     }
@@ -245,7 +234,7 @@ impl Segment {
             watermark: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             index: Mutex::default(),
-            present: stretches(&entry),
+            present: Presence::none(entry.capacity as usize),
             users: Arc::default(),
         })
     }
@@ -371,6 +360,29 @@ impl Segment {
         self.storage.sync_map(&self.path, self.map()?, first_page..to)
     }
 
+    /// How far its frames are visible, as whoever writes it says in the file.
+    pub(crate) fn published(&self) -> Result<Published> {
+        let word = self.map()?.load(PUBLISHED_AT);
+        let offset = usize::try_from(word & !(CLOSED | CUT)).ok();
+        let offset = offset.filter(|offset| words::is_position(*offset, self.capacity()));
+        Ok(Published { word, offset, cut: word & CUT != 0, closed: word & CLOSED != 0 })
+    }
+
+    /// Up to where it is durable, as whoever writes it says in the file.
+    pub(crate) fn durable(&self) -> Result<usize> {
+        let map = self.map()?;
+        let slots = DURABLE_AT.map(|at| (map.load(at), map.load(at + size_of::<u64>())));
+        let verified = slots.into_iter().filter(|(value, check)| words::check(self.entry.salt, *value) == *check);
+        let offsets = verified.filter_map(|(value, _)| usize::try_from(value).ok());
+        Ok(offsets.filter(|offset| words::is_position(*offset, self.capacity())).max().unwrap_or(FRAMES_AT))
+    }
+
+    /// Lets what was published up to `to` since be read.
+    pub(crate) fn follow(&self, to: usize) -> Result<()> {
+        self.map()?.raise(to);
+        Ok(())
+    }
+
     /// The same file as a sealed segment that ends at `end`.
     pub(crate) fn cut_at(&self, end: End, log_id: [u8; 16]) -> Arc<Self> {
         let last_seq = self.entry.base_seq + end.count - 1;
@@ -407,17 +419,11 @@ impl Segment {
     }
 
     /// Brings the bytes of `from..to` in, so that a device that cannot deliver them says so here and not by a signal.
-    ///
-    /// A stretch that was brought in once is not asked for again: that would cost a system call for every record.
     pub(crate) fn bring_in(&self, from: usize, to: usize) -> Result<()> {
-        for stretch in from / STRETCH..to.div_ceil(STRETCH) {
-            let (word, bit) = (&self.present[stretch / 64], 1 << (stretch % 64));
-            if word.load(Ordering::Acquire) & bit == 0 {
-                let first = stretch * STRETCH;
-                let map = self.map()?;
-                self.storage.populate_read(&self.path, map, first..(first + STRETCH).min(map.len()))?;
-                word.fetch_or(bit, Ordering::AcqRel);
-            }
+        for stretch in self.present.missing(from..to) {
+            let map = self.map()?;
+            self.storage.populate_read(&self.path, map, stretch.start..stretch.end.min(map.len()))?;
+            self.present.note(&stretch);
         }
         Ok(())
     }
@@ -433,12 +439,6 @@ impl Segment {
             reason,
         }))
     }
-}
-
-/// A bit for every stretch of the segment, none of them brought in.
-fn stretches(entry: &Entry) -> Box<[AtomicU64]> {
-    let words = (entry.capacity as usize).div_ceil(STRETCH).div_ceil(64);
-    (0..words).map(|_| AtomicU64::new(0)).collect()
 }
 
 /// Bytes that a record of `len` bytes occupies, and the error if no record can be so long.

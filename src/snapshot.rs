@@ -81,6 +81,14 @@ impl Snapshot {
         Ok(IntoReplay { view: self.view, cursor })
     }
 
+    /// What is shown, and the way to what is behind `after`.
+    ///
+    /// # Errors
+    /// As [`Snapshot::replay`].
+    pub(crate) fn cursor(&self, after: u64) -> Result<(&View, Cursor)> {
+        Ok((&self.view, Cursor::behind(&self.view, after)?))
+    }
+
     /// The record `seq`; `None` if it is not in this view.
     ///
     /// # Errors

@@ -105,10 +105,13 @@ pub(crate) fn verify(segment: &Segment, end: End, at: usize, seq: u64) -> Result
 }
 
 /// Where a replay stands in a view that it does not borrow.
+#[derive(Clone)]
 pub(crate) struct Cursor {
-    index: usize,
-    at: usize,
-    expected: u64,
+    pub(crate) index: usize,
+    /// Where the next frame stands.
+    pub(crate) at: usize,
+    /// The number that it has.
+    pub(crate) expected: u64,
     /// The end of the last batch that was verified whole.
     verified: usize,
     finished: bool,
@@ -133,7 +136,8 @@ impl Cursor {
         Ok(cursor)
     }
 
-    fn at_segment(index: usize, expected: u64) -> Self {
+    /// At the front of segment `index`, which begins with the record `expected`.
+    pub(crate) fn at_segment(index: usize, expected: u64) -> Self {
         Self { index, at: FRAMES_AT, expected, verified: FRAMES_AT, finished: false }
     }
 
@@ -169,10 +173,20 @@ impl Cursor {
     }
 
     fn read(&mut self, view: &View) -> Result<Located> {
-        let (segment, end) = (&view.segments[self.index], view.end_of(self.index));
+        self.read_up_to(view, view.end_of(self.index), true)
+    }
+
+    /// The next frame, which ends at or before `limit`, an end of a batch in a segment that goes on.
+    pub(crate) fn read_below(&mut self, view: &View, limit: usize) -> Result<Located> {
+        self.read_up_to(view, End { offset: limit, count: 0 }, false)
+    }
+
+    /// The next frame before `end`, at which the segment ends if it is `whole`.
+    fn read_up_to(&mut self, view: &View, end: End, whole: bool) -> Result<Located> {
+        let segment = &view.segments[self.index];
         let (at, index) = (self.at, self.index);
         let header = if at == self.verified {
-            self.verify_batch(segment, end)?
+            self.verify_batch(segment, end, whole)?
         } else {
             frame::peek(segment.frames(end)?, at).ok_or_else(|| damaged(segment, end, at, self.expected))?
         };
@@ -182,7 +196,7 @@ impl Cursor {
     }
 
     /// Verifies frames up to the next end of a batch, and returns the first: of one that is damaged nothing is shown.
-    fn verify_batch(&mut self, segment: &Segment, end: End) -> Result<Header> {
+    fn verify_batch(&mut self, segment: &Segment, end: End, whole: bool) -> Result<Header> {
         let first = verify(segment, end, self.at, self.expected)?;
         let (mut at, mut seq) = (self.at + first.frame_size(), self.expected + 1);
         let mut last = first;
@@ -191,7 +205,7 @@ impl Cursor {
             (at, seq) = (at + last.frame_size(), seq + 1);
         }
         // A sealed segment that ends too early or too late was not sealed by this manifest.
-        if (at == end.offset) != (seq == segment.base_seq() + end.count) {
+        if whole && (at == end.offset) != (seq == segment.base_seq() + end.count) {
             return Err(segment.damage(at, seq, end.offset, "the segment does not end as the manifest says"));
         }
         self.verified = at;

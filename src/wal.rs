@@ -17,6 +17,7 @@ use crate::recovery;
 use crate::recovery::report::RecoveryReport;
 use crate::snapshot::Snapshot;
 use crate::storage::{Observer, Storage, StoredFile};
+use crate::tail::Tail;
 use crate::truncate;
 use crate::worker::{self, Worker};
 
@@ -289,6 +290,16 @@ impl Wal {
         let live = self.engine.commit.live();
         let (shown, end) = live.durable_end();
         self.engine.view(live, shown, end)
+    }
+
+    /// Follows the log from behind the record `after` on; 0 starts at the front, wherever that is. The tail may outlive
+    /// this handle, and then ends where the log was closed.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] if records above `after` were truncated, [`Error::Ahead`] if `after` was never appended;
+    /// [`Error::Corrupt`], [`Error::MissingSegment`] or [`Error::Io`] if the way there is damaged.
+    pub fn tail(&self, after: u64) -> Result<Tail> {
+        Tail::of_handle(&self.engine, after)
     }
 
     /// Records, durably, that the user's state holds everything up to `up_to`, which is made durable first. A number

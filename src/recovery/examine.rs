@@ -3,11 +3,12 @@
 use crate::error::{Corruption, Error, MissingSegment, Result};
 use crate::format::manifest::Entry;
 use crate::format::segment::FRAMES_AT;
+use crate::identity::check_identity;
 use crate::manifest::Manifest;
 use crate::map::Map;
 use crate::recovery::report::{Cut, TailState};
 use crate::scan::{self, Damage, Judged, Tail, Unsealed};
-use crate::segment::{End, check_identity, file_name};
+use crate::segment::{End, file_name};
 use crate::storage::{Listed, Storage};
 
 /// How much is brought in by one call.

@@ -1,0 +1,55 @@
+//! Which stretches of a map were brought in: asking the system for each record would cost a call for each.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How much is brought in at once, in bytes.
+const STRETCH: usize = 1 << 20;
+
+/// One bit for every stretch of a map.
+pub(crate) struct Presence(Box<[AtomicU64]>);
+
+impl Presence {
+    /// Of a map of `len` bytes, none of which was brought in.
+    pub(crate) fn none(len: usize) -> Self {
+        let words = len.div_ceil(STRETCH).div_ceil(u64::BITS as usize);
+        Self((0..words).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// The stretches of `range`, which lies in the map, that were not brought in.
+    pub(crate) fn missing(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let stretches = range.start / STRETCH..range.end.div_ceil(STRETCH);
+        let absent = stretches.filter(|stretch| self.word(*stretch).load(Ordering::Acquire) & bit(*stretch) == 0);
+        absent.map(|stretch| stretch * STRETCH..(stretch + 1) * STRETCH)
+    }
+
+    /// Takes note that `stretch`, one of [`Presence::missing`], was brought in.
+    pub(crate) fn note(&self, stretch: &Range<usize>) {
+        let number = stretch.start / STRETCH;
+        self.word(number).fetch_or(bit(number), Ordering::AcqRel);
+    }
+
+    fn word(&self, stretch: usize) -> &AtomicU64 {
+        &self.0[stretch / u64::BITS as usize]
+    }
+}
+
+fn bit(stretch: usize) -> u64 {
+    1 << (stretch % u64::BITS as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_brought_in_is_not_asked_for_again() {
+        let presence = Presence::none(100 * STRETCH);
+        let range = 65 * STRETCH - 1..66 * STRETCH + 1;
+        let missing: Vec<_> = presence.missing(range.clone()).collect();
+        assert_eq!(missing, [64, 65, 66].map(|number| number * STRETCH..(number + 1) * STRETCH));
+        presence.note(&missing[1]);
+        assert_eq!(presence.missing(range).count(), 2);
+        assert_eq!(presence.missing(0..0).count(), 0);
+    }
+}

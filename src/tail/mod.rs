@@ -1,0 +1,362 @@
+//! Following a log while it is written.
+
+mod idle;
+mod source;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::format::segment::FRAMES_AT;
+use crate::reader::Reader;
+use crate::segment::{End, Segment};
+use crate::snapshot::Record;
+use crate::tail::source::{PartEnd, Place, Source, Step};
+use crate::view::{Cursor, View};
+
+pub use crate::tail::idle::Idle;
+
+/// Bytes that are brought in ahead at once, so that no record costs a system call.
+const READ_AHEAD: usize = 64 << 20;
+/// Looks at the log's positions between two looks at its manifest.
+const ROUNDS: u32 = 128;
+
+/// Follows a log: shows every record in order, waits for more, and goes on over rotations.
+///
+/// A tail keeps the segment it stands in mapped, whatever becomes of its file. What it shows is what is published,
+/// unless it was told to show what is [durable](Tail::durable_only).
+///
+/// ```
+/// # fn main() -> Result<(), mmap_wal::Error> {
+/// # let dir = tempfile::tempdir().expect("a temporary directory");
+/// use std::time::Duration;
+/// let wal = mmap_wal::Wal::open(dir.path())?;
+/// let mut tail = mmap_wal::Reader::open(dir.path())?.tail(0)?;
+/// assert!(tail.try_next()?.is_none());
+/// wal.append(b"hello")?;
+/// assert!(tail.wait(Duration::from_secs(1))?);
+/// assert_eq!(tail.try_next()?.map(|record| record.payload()), Some(&b"hello"[..]));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Tail {
+    source: Source,
+    /// The segment that it stands in, alone.
+    view: Arc<View>,
+    cursor: Cursor,
+    /// Frames below are shown.
+    limit: usize,
+    /// The segment ends at `limit`.
+    ended: bool,
+    durable_only: bool,
+    idle: Idle,
+    /// What stood in `published` when the log was found to end below it: a power failure took what was there.
+    refuted: Option<u64>,
+    /// Up to where the segment was brought in.
+    present: usize,
+    /// A frame that was to be shown does not verify.
+    stalled: bool,
+}
+
+impl Reader {
+    /// Follows the log from behind the record `after` on; 0 starts at the front, wherever that is.
+    ///
+    /// # Errors
+    /// As [`Reader::snapshot`]; [`Error::Truncated`] if records above `after` were truncated, [`Error::Ahead`] if
+    /// `after` was never appended.
+    pub fn tail(&self, after: u64) -> Result<Tail> {
+        let (storage, readers) = (self.storage.clone(), Arc::clone(&self.readers));
+        Tail::open(Source::Files { storage, readers }, after)
+    }
+}
+
+impl Tail {
+    /// Follows the log of a handle.
+    pub(crate) fn of_handle(engine: &Arc<Engine>, after: u64) -> Result<Self> {
+        Self::open(Source::Handle { engine: Arc::clone(engine), epoch: 0 }, after)
+    }
+
+    fn open(mut source: Source, after: u64) -> Result<Self> {
+        let snapshot = source.snapshot()?;
+        let (whole, mut cursor) = snapshot.cursor(after)?;
+        let (index, end) = (cursor.index, whole.end_of(cursor.index));
+        let view = alone(&whole.segments[index], &source);
+        cursor.index = 0;
+        let ended = index + 1 < whole.shown;
+        let limit = end.offset;
+        let (idle, refuted, present) = (Idle::default(), None, FRAMES_AT);
+        Ok(Self { source, view, cursor, limit, ended, durable_only: false, idle, refuted, present, stalled: false })
+    }
+
+    /// Shows only what is durable, as whoever writes the log says, or, if `only` is false, what is published.
+    #[must_use]
+    pub fn durable_only(mut self, only: bool) -> Self {
+        self.durable_only = only;
+        if !self.ended {
+            // Asked for anew at the next look.
+            self.limit = self.cursor.at;
+        }
+        self
+    }
+
+    /// Waits in this way for records of other processes.
+    #[must_use]
+    pub fn idle(mut self, idle: Idle) -> Self {
+        self.idle = idle;
+        self
+    }
+
+    /// The last sequence number that was shown, or passed over: `after` for a tail that goes on here.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.cursor.expected - 1
+    }
+
+    /// Goes on behind the record `after`, wherever that is: the way on after [`Error::Truncated`] (from `first_seq - 1`
+    /// on) and [`Error::TruncatedBack`] (from `last_seq` on).
+    ///
+    /// # Errors
+    /// As [`Reader::tail`]; the tail then stands where it stood.
+    pub fn seek(&mut self, after: u64) -> Result<()> {
+        let (idle, durable_only) = (self.idle, self.durable_only);
+        *self = Self::open(self.source.again(), after)?.idle(idle).durable_only(durable_only);
+        Ok(())
+    }
+
+    /// The next record, if it is there; without a system call while the segment lasts.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] if the next record was truncated before it was shown, [`Error::TruncatedBack`] if records
+    /// that were shown were cut off: [`Tail::seek`] is the way on. [`Error::Gap`] where records were left out, once;
+    /// the next call shows what is behind. [`Error::Corrupt`], [`Error::MissingSegment`], [`Error::NoManifest`] or
+    /// [`Error::Io`] if the log cannot be trusted any more.
+    pub fn try_next(&mut self) -> Result<Option<Record<'_>>> {
+        if !self.ready()? {
+            return Ok(None);
+        }
+        let place = match self.cursor.read_below(&self.view, self.limit) {
+            Ok(place) => place,
+            Err(e) => {
+                self.doubt(e)?;
+                return Ok(None);
+            }
+        };
+        Record::of(&self.view, place).map(Some)
+    }
+
+    /// What is there now, up to the end of the segment at most: an iterator that looks at the log's position once, when
+    /// it is made. Whatever it leaves, because it was dropped or because of damage, the next one shows or tells.
+    ///
+    /// # Errors
+    /// As [`Tail::try_next`].
+    pub fn available(&mut self) -> Result<Available<'_>> {
+        if self.ready()? && std::mem::take(&mut self.stalled) {
+            // The last iterator stopped at a frame that does not verify.
+            if let Err(e) = self.cursor.clone().read_below(&self.view, self.limit) {
+                self.doubt(e)?;
+            }
+        }
+        let Self { view, cursor, limit, stalled, .. } = self;
+        Ok(Available { view, cursor, limit: *limit, stalled })
+    }
+
+    /// Waits until there is a record to show, for at most `timeout`; returns whether there is. A tail of a [`Wal`] is
+    /// woken by its appends (or, if it shows what is durable, by its syncs); one of a [`Reader`] looks as
+    /// [`Tail::idle`] says.
+    ///
+    /// [`Wal`]: crate::Wal
+    ///
+    /// # Errors
+    /// As [`Tail::try_next`]; [`Error::Closed`] or [`Error::Poisoned`] if there is nothing more to show and the [`Wal`]
+    /// will not append any more.
+    pub fn wait(&mut self, timeout: Duration) -> Result<bool> {
+        let deadline = Instant::now().checked_add(timeout);
+        for round in 0_u32.. {
+            let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let asks = left.is_zero() || round.is_multiple_of(ROUNDS);
+            if self.ready()? || (asks && self.consult()? && self.ready()?) {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                break;
+            }
+            self.pause(round, left)?;
+        }
+        Ok(false)
+    }
+
+    fn pause(&mut self, round: u32, left: Duration) -> Result<()> {
+        let Source::Handle { engine, .. } = &self.source else {
+            self.idle.pause(round, left);
+            return Ok(());
+        };
+        engine.commit.check()?;
+        if matches!(self.idle, Idle::Spin | Idle::Yield) {
+            self.idle.pause(round, left);
+            return Ok(());
+        }
+        let engine = Arc::clone(engine);
+        let Some(watch) = engine.watch() else {
+            // Somebody appends at this moment.
+            std::thread::yield_now();
+            return Ok(());
+        };
+        if !self.ready()? {
+            watch.wait(left);
+        }
+        Ok(())
+    }
+
+    /// Whether there is a frame to show, looking at the log if there was none.
+    fn ready(&mut self) -> Result<bool> {
+        while self.cursor.at == self.limit {
+            if !self.look()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Looks how far the segment is visible, and at the log if it has ended or was cut; returns whether anything is new.
+    fn look(&mut self) -> Result<bool> {
+        if self.ended {
+            return self.consult();
+        }
+        let segment = Arc::clone(&self.view.segments[0]);
+        let published = segment.published()?;
+        if self.refuted == Some(published.word) {
+            return Ok(false);
+        }
+        let offset = published.offset.unwrap_or(self.limit);
+        if published.cut {
+            return self.consult();
+        }
+        if offset < self.cursor.at {
+            return Ok(self.consult()? || self.is_behind()?);
+        }
+        let visible = if self.durable_only { offset.min(segment.durable()?) } else { offset };
+        if visible > self.limit {
+            self.show_up_to(visible)?;
+            return Ok(true);
+        }
+        if published.closed { self.consult() } else { Ok(false) }
+    }
+
+    fn show_up_to(&mut self, limit: usize) -> Result<()> {
+        let segment = &self.view.segments[0];
+        if matches!(self.source, Source::Files { .. }) && !self.ended {
+            segment.follow(limit)?;
+        }
+        if limit > self.present {
+            let ahead = self.present.saturating_add(READ_AHEAD).max(limit).min(segment.capacity());
+            // What lies behind `limit` is only brought in to save calls: what cannot be is told when it is shown.
+            let _ = segment.bring_in(self.present, ahead);
+            self.present = ahead;
+        }
+        (self.limit, self.refuted) = (limit, None);
+        Ok(())
+    }
+
+    /// Asks how the log goes on, and goes there; returns whether anything is new.
+    fn consult(&mut self) -> Result<bool> {
+        let expected = self.cursor.expected;
+        let place = Place { ordinal: self.view.segments[0].ordinal(), at: self.cursor.at, expected };
+        match self.source.outline(expected)?.step(place)? {
+            Step::Wait => Ok(false),
+            Step::Until(end) => self.end_at(end),
+            Step::Enter { ordinal, base_seq, end } => self.enter(ordinal, base_seq, end),
+        }
+    }
+
+    /// The segment ends at `end`; returns whether anything is new.
+    fn end_at(&mut self, end: PartEnd) -> Result<bool> {
+        let durable = end.durable || !self.durable_only;
+        let limit = if durable { end.offset } else { end.offset.min(self.view.segments[0].durable()?) };
+        let before = (self.limit, self.ended);
+        if limit > self.limit {
+            self.show_up_to(limit)?;
+        }
+        self.ended = self.limit == end.offset;
+        Ok((self.limit, self.ended) != before)
+    }
+
+    /// What was shown is not there any more, though nobody cut it off: a power failure or a failed sync took it.
+    fn is_behind(&mut self) -> Result<bool> {
+        let last_seq = self.source.snapshot()?.last_seq();
+        if last_seq < self.position() { Err(Error::TruncatedBack { last_seq }) } else { Ok(false) }
+    }
+
+    fn enter(&mut self, ordinal: u64, base_seq: u64, end: Option<PartEnd>) -> Result<bool> {
+        let expected = self.cursor.expected;
+        // Gone in this moment: the next look tells where to.
+        let Some(segment) = self.source.segment(ordinal, base_seq)? else { return Ok(true) };
+        self.view = alone(&segment, &self.source);
+        self.cursor = Cursor::at_segment(0, base_seq);
+        (self.limit, self.ended, self.present, self.refuted) = (FRAMES_AT, false, FRAMES_AT, None);
+        if let Some(end) = end {
+            self.end_at(end)?;
+        }
+        if base_seq > expected { Err(Error::Gap { from: expected, to: base_seq - 1 }) } else { Ok(true) }
+    }
+
+    /// A frame that was said to be visible does not verify: that is damage, unless a power failure took it and the log
+    /// ends before it, which then is all there is to show until somebody writes again.
+    fn doubt(&mut self, e: Error) -> Result<()> {
+        let word = self.view.segments[0].published()?.word;
+        if self.ended || matches!(self.source, Source::Handle { .. }) {
+            return Err(e);
+        }
+        if self.source.snapshot()?.last_seq() >= self.cursor.expected {
+            return Err(e);
+        }
+        (self.limit, self.refuted) = (self.cursor.at, Some(word));
+        Ok(())
+    }
+}
+
+/// The records that a [`Tail`] had to show when this was made.
+pub struct Available<'a> {
+    view: &'a Arc<View>,
+    cursor: &'a mut Cursor,
+    limit: usize,
+    /// A frame does not verify: the tail finds out why.
+    stalled: &'a mut bool,
+}
+
+impl<'a> Iterator for Available<'a> {
+    type Item = Result<Record<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if *self.stalled || self.cursor.at >= self.limit {
+            return None;
+        }
+        match self.cursor.read_below(self.view, self.limit) {
+            Ok(place) => Some(Record::of(self.view, place)),
+            Err(_) => {
+                *self.stalled = true;
+                None
+            }
+        }
+    }
+}
+
+impl std::iter::FusedIterator for Available<'_> {}
+
+impl std::fmt::Debug for Tail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tail").field("position", &self.position()).finish_non_exhaustive()
+    }
+}
+
+/// A view of one segment, of as much as is published.
+fn alone(segment: &Arc<Segment>, source: &Source) -> Arc<View> {
+    Arc::new(View {
+        segments: Arc::new(vec![Arc::clone(segment)]),
+        shown: 1,
+        end: End { offset: segment.capacity(), count: 0 },
+        first_seq: segment.base_seq(),
+        checkpoint_seq: 0,
+        _readers: source.readers(),
+    })
+}

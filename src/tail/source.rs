@@ -1,0 +1,305 @@
+//! Where a tail learns how the log goes on: from the handle that writes it, or from its files.
+
+use std::sync::Arc;
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::format::get_u64;
+use crate::format::manifest::Entry;
+use crate::format::segment::{CLOSED, CUT, FRAMES_AT, PUBLISHED_AT, begun, is_position};
+use crate::identity::check_identity;
+use crate::manifest::Manifest;
+use crate::reader::{present, snapshot};
+use crate::segment::{End, Segment, file_name};
+use crate::snapshot::Snapshot;
+use crate::storage::{Storage, StoredFile};
+
+/// Who is asked.
+pub(crate) enum Source {
+    /// The handle of this process that writes the log; cuts after `epoch` are news.
+    Handle { engine: Arc<Engine>, epoch: usize },
+    /// The files, whoever writes them.
+    Files { storage: Storage, readers: Arc<StoredFile> },
+}
+
+/// A segment of the log as it is now.
+pub(crate) struct Part {
+    pub(crate) ordinal: u64,
+    pub(crate) base_seq: u64,
+    /// Where it ends, unless it goes on.
+    pub(crate) end: Option<PartEnd>,
+}
+
+/// Where a segment ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PartEnd {
+    pub(crate) offset: usize,
+    pub(crate) last_seq: u64,
+    /// Whether everything before it is durable.
+    pub(crate) durable: bool,
+}
+
+/// What the log is made of now, oldest part first.
+pub(crate) struct Outline {
+    pub(crate) first_seq: u64,
+    pub(crate) parts: Vec<Part>,
+}
+
+/// How it goes on from a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Not yet.
+    Wait,
+    /// In the same segment, up to an offset at which it ends.
+    Until(PartEnd),
+    /// In another segment, which has this ordinal and begins with this record.
+    Enter { ordinal: u64, base_seq: u64, end: Option<PartEnd> },
+}
+
+/// Where a tail stands: behind the last record that it showed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) ordinal: u64,
+    pub(crate) at: usize,
+    pub(crate) expected: u64,
+}
+
+impl Outline {
+    /// How the log goes on from `place`.
+    ///
+    /// # Errors
+    /// `Truncated` or `TruncatedBack` if that place is in the log no more.
+    pub(crate) fn step(&self, place: Place) -> Result<Step> {
+        let Place { ordinal, at, expected } = place;
+        if expected < self.first_seq {
+            return Err(Error::Truncated { first_seq: self.first_seq });
+        }
+        let enter = |part: &Part| Step::Enter { ordinal: part.ordinal, base_seq: part.base_seq, end: part.end };
+        let Some(index) = self.parts.iter().position(|part| part.ordinal == ordinal) else {
+            return self.without(place).map(|next| next.map_or(Step::Wait, enter));
+        };
+        match self.parts[index].end {
+            None => Ok(Step::Wait),
+            Some(end) if at < end.offset => Ok(Step::Until(end)),
+            Some(end) if at == end.offset => Ok(self.parts.get(index + 1).map_or(Step::Wait, enter)),
+            Some(PartEnd { last_seq, .. }) => Err(Error::TruncatedBack { last_seq }),
+        }
+    }
+
+    /// The part that begins with what is expected, for a tail whose segment is gone. If a segment that was made later
+    /// begins before that, what was shown was cut off, and other records stand there; else it was truncated at the front.
+    fn without(&self, Place { ordinal, expected, .. }: Place) -> Result<Option<&Part>> {
+        match self.parts.iter().find(|part| part.ordinal > ordinal && part.base_seq < expected) {
+            Some(other) => Err(Error::TruncatedBack { last_seq: other.base_seq - 1 }),
+            None => Ok(self.parts.iter().find(|part| part.base_seq >= expected)),
+        }
+    }
+}
+
+impl Source {
+    /// Everything that is there now.
+    pub(crate) fn snapshot(&mut self) -> Result<Snapshot> {
+        match self {
+            Self::Handle { engine, epoch } => Ok(in_one_epoch(engine, epoch, Engine::snapshot)),
+            Self::Files { storage, readers } => snapshot(storage, readers),
+        }
+    }
+
+    /// The same source, of which nothing was asked yet.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Handle { engine, .. } => Self::Handle { engine: Arc::clone(engine), epoch: 0 },
+            Self::Files { storage, readers } => Self::Files { storage: storage.clone(), readers: Arc::clone(readers) },
+        }
+    }
+
+    /// The lock that keeps files from being used again.
+    pub(crate) fn readers(&self) -> Arc<StoredFile> {
+        match self {
+            Self::Handle { engine, .. } => Arc::clone(&engine.readers),
+            Self::Files { readers, .. } => Arc::clone(readers),
+        }
+    }
+
+    /// What the log is made of now, for a tail that has shown everything before `expected`.
+    ///
+    /// # Errors
+    /// `TruncatedBack` if some of that was cut off; as [`present`].
+    pub(crate) fn outline(&mut self, expected: u64) -> Result<Outline> {
+        match self {
+            Self::Handle { engine, epoch } => {
+                engine.commit.check_epoch(expected - 1, *epoch)?;
+                let mut now = *epoch;
+                let live = in_one_epoch(engine, &mut now, |engine| engine.commit.live());
+                engine.commit.check_epoch(expected - 1, *epoch)?;
+                *epoch = now;
+                let last = live.segments.len() - 1;
+                let part = |(index, segment): (usize, &Arc<Segment>)| Part {
+                    ordinal: segment.ordinal(),
+                    base_seq: segment.base_seq(),
+                    end: (index < last).then(|| PartEnd {
+                        offset: segment.end().offset,
+                        last_seq: segment.last_seq(),
+                        durable: segment.last_seq() <= live.durable_seq,
+                    }),
+                };
+                Ok(Outline { first_seq: live.first_seq, parts: live.segments.iter().enumerate().map(part).collect() })
+            }
+            Self::Files { storage, .. } => from_files(storage),
+        }
+    }
+
+    /// The segment `ordinal`, which begins with the record `base_seq`; `None` if it is not there any more.
+    pub(crate) fn segment(&self, ordinal: u64, base_seq: u64) -> Result<Option<Arc<Segment>>> {
+        match self {
+            Self::Handle { engine, .. } => {
+                let live = engine.commit.live();
+                let found = live.segments.iter().find(|segment| segment.ordinal() == ordinal).cloned();
+                found.map(mapped).transpose()
+            }
+            Self::Files { storage, .. } => {
+                let manifest = present(storage)?;
+                let Some(entry) = manifest.entries.iter().find(|entry| entry.ordinal == ordinal) else {
+                    return Ok(None);
+                };
+                attach(storage, Entry { base_seq, ..*entry }, manifest.header.log_id)
+            }
+        }
+    }
+}
+
+/// What `look` finds in `engine`, and the epoch in which it does.
+fn in_one_epoch<T>(engine: &Engine, epoch: &mut usize, look: impl Fn(&Engine) -> T) -> T {
+    loop {
+        let before = engine.commit.epoch();
+        let found = look(engine);
+        if engine.commit.epoch() == before {
+            *epoch = before;
+            return found;
+        }
+    }
+}
+
+fn mapped(segment: Arc<Segment>) -> Result<Arc<Segment>> {
+    segment.map()?;
+    Ok(segment)
+}
+
+/// Maps a segment; `None` if its file was removed since the manifest was read.
+fn attach(storage: &Storage, entry: Entry, log_id: [u8; 16]) -> Result<Option<Arc<Segment>>> {
+    let attached = if entry.end_offset == 0 {
+        head(storage, &entry).and_then(|head| {
+            check_identity(&storage.path(file_name(entry.ordinal).as_str()), &head, &entry, log_id)?;
+            Segment::view(storage, entry, End { offset: FRAMES_AT, count: 0 })
+        })
+    } else {
+        mapped(Segment::sealed(storage, entry, log_id))
+    };
+    match attached {
+        Ok(segment) => Ok(Some(segment)),
+        // Removed because the log was truncated or cut meanwhile; missing only if the manifest still names it.
+        Err(e) if is_absent(&e) && !is_named(storage, &entry)? => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn is_absent(e: &Error) -> bool {
+    matches!(e, Error::MissingSegment(missing) if missing.found_len.is_none()) || e.is_not_found()
+}
+
+fn is_named(storage: &Storage, entry: &Entry) -> Result<bool> {
+    Ok(present(storage)?.entries.iter().any(|named| named.ordinal == entry.ordinal && named.salt == entry.salt))
+}
+
+/// The bytes of a segment before its frames.
+fn head(storage: &Storage, entry: &Entry) -> Result<Vec<u8>> {
+    let mut head = vec![0; FRAMES_AT];
+    storage.open_read(file_name(entry.ordinal).as_str())?.read_at(&mut head, 0)?;
+    Ok(head)
+}
+
+/// The segments that the manifest names, and the spare in which the log goes on if the manifest was not told yet.
+fn from_files(storage: &Storage) -> Result<Outline> {
+    let manifest = present(storage)?;
+    let part = |entry: &Entry, end| Part { ordinal: entry.ordinal, base_seq: entry.base_seq, end };
+    let sealed = |entry: &Entry| {
+        let end = PartEnd { offset: entry.end_offset as usize, last_seq: entry.last_seq, durable: true };
+        part(entry, Some(end))
+    };
+    let mut parts: Vec<Part> = manifest.sealed().iter().map(sealed).collect();
+    match begun_spare(storage, &manifest)? {
+        Some((end, next)) => {
+            let end = PartEnd { offset: end, last_seq: next.base_seq - 1, durable: false };
+            parts.push(part(manifest.active(), Some(end)));
+            parts.push(next);
+        }
+        None => parts.push(part(manifest.active(), None)),
+    }
+    Ok(Outline { first_seq: manifest.header.first_seq, parts })
+}
+
+/// The spare in which something is visible, and where the active segment ends if there is one.
+fn begun_spare(storage: &Storage, manifest: &Manifest) -> Result<Option<(usize, Part)>> {
+    for spare in manifest.spares() {
+        let head = match head(storage, spare) {
+            Err(e) if e.is_not_found() && !is_named(storage, spare)? => continue,
+            other => other?,
+        };
+        let Some(base_seq) = begun(&head, spare.salt).filter(|base| *base > manifest.active().base_seq) else {
+            continue;
+        };
+        if visible(&head, spare).is_some_and(|offset| offset > FRAMES_AT) {
+            // Read last: what is visible in the spare was appended after the end of the active segment was.
+            let Some(end) = visible(&self::head(storage, manifest.active())?, manifest.active()) else { continue };
+            return Ok(Some((end, Part { ordinal: spare.ordinal, base_seq, end: None })));
+        }
+    }
+    Ok(None)
+}
+
+/// What `published` says, if that makes sense.
+fn visible(head: &[u8], entry: &Entry) -> Option<usize> {
+    let offset = usize::try_from(get_u64(head, PUBLISHED_AT) & !(CLOSED | CUT)).ok()?;
+    is_position(offset, entry.capacity as usize).then_some(offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Place = Place { ordinal: 2, at: 9000, expected: 20 };
+
+    /// Ordinal, first record, and where it ends with which record.
+    type Given = (u64, u64, Option<(usize, u64)>);
+
+    fn outline(first_seq: u64, parts: &[Given]) -> Outline {
+        let end = |(offset, last_seq)| PartEnd { offset, last_seq, durable: true };
+        let part =
+            |(ordinal, base_seq, ends): &Given| Part { ordinal: *ordinal, base_seq: *base_seq, end: ends.map(end) };
+        Outline { first_seq, parts: parts.iter().map(part).collect() }
+    }
+
+    #[test]
+    fn the_segment_goes_on_or_ends_and_the_next_is_entered() {
+        let step = |end| outline(1, &[(1, 1, Some((9500, 9))), (2, 10, end), (3, 20, None)]).step(HERE);
+        let end = PartEnd { offset: 9500, last_seq: 25, durable: true };
+        assert_eq!(step(Some((9500, 25))).ok(), Some(Step::Until(end)));
+        assert_eq!(step(Some((9000, 19))).ok(), Some(Step::Enter { ordinal: 3, base_seq: 20, end: None }));
+        assert_eq!(outline(1, &[(2, 10, None)]).step(HERE).ok(), Some(Step::Wait));
+    }
+
+    #[test]
+    fn what_was_shown_and_cut_off_is_told() {
+        let cut = outline(1, &[(1, 1, Some((9500, 9))), (2, 10, Some((8500, 15))), (4, 16, None)]).step(HERE);
+        assert!(matches!(cut, Err(Error::TruncatedBack { last_seq: 15 })));
+        let whole_segment = outline(1, &[(1, 1, Some((9500, 9))), (4, 10, None)]).step(HERE);
+        assert!(matches!(whole_segment, Err(Error::TruncatedBack { last_seq: 9 })));
+    }
+
+    #[test]
+    fn what_was_wanted_and_truncated_is_told_and_what_was_shown_and_truncated_is_not() {
+        assert!(matches!(outline(21, &[(5, 21, None)]).step(HERE), Err(Error::Truncated { first_seq: 21 })));
+        let next = outline(20, &[(3, 20, None)]).step(HERE);
+        assert_eq!(next.ok(), Some(Step::Enter { ordinal: 3, base_seq: 20, end: None }));
+    }
+}
