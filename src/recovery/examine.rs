@@ -9,7 +9,7 @@ use crate::map::Map;
 use crate::recovery::report::{Cut, TailState};
 use crate::scan::{self, Damage, Judged, Tail, Unsealed};
 use crate::segment::{End, file_name};
-use crate::storage::{Listed, Storage};
+use crate::storage::{Listed, Storage, StoredFile};
 
 /// How much is brought in by one call.
 const CHUNK: usize = 1 << 20;
@@ -51,11 +51,7 @@ impl Loaded {
         check_identity(file.path(), &head, &entry, log_id)?;
         let body = match access {
             Access::Exclusive => Body::Mapped(file.map_read_only(capacity, capacity)?),
-            Access::Shared => {
-                let mut bytes = vec![0; limit - FRAMES_AT];
-                file.read_at(&mut bytes, FRAMES_AT as u64)?;
-                Body::Copied(bytes)
-            }
+            Access::Shared => Body::Copied(copy(&file, limit)?),
         };
         Ok(Self { image: Image { entry, head }, body })
     }
@@ -93,6 +89,22 @@ impl Loaded {
             records: judged.frames_cut,
         }
     }
+}
+
+/// The bytes of `file` from `FRAMES_AT` to `limit`. Of a segment most is zero, and memory that is not written to is not
+/// taken.
+fn copy(file: &StoredFile, limit: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; limit - FRAMES_AT];
+    let mut chunk = vec![0; CHUNK.min(bytes.len())];
+    for at in (0..bytes.len()).step_by(CHUNK) {
+        let to = (at + CHUNK).min(bytes.len());
+        let read = &mut chunk[..to - at];
+        file.read_at(read, (FRAMES_AT + at) as u64)?;
+        if !scan::is_zero(read) {
+            bytes[at..to].copy_from_slice(read);
+        }
+    }
+    Ok(bytes)
 }
 
 /// What was found. No map is left of it, because what follows writes the files.
