@@ -6,6 +6,8 @@
 mod fixture;
 #[path = "cli/refusals.rs"]
 mod refusals;
+#[path = "cli/tail.rs"]
+mod tail;
 
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;

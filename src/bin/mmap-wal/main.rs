@@ -7,10 +7,12 @@ mod checkpoint;
 mod crash_test;
 mod dump;
 mod failure;
+mod format;
 mod parse;
 mod records;
 mod replay;
 mod stat;
+mod tail;
 mod text;
 mod truncate;
 mod verify;
@@ -38,6 +40,8 @@ enum Command {
     Append(append::Args),
     /// Print the records.
     Replay(replay::Args),
+    /// Print the records as they are appended.
+    Tail(tail::Args),
     /// Say what the log is made of and how it ends.
     Stat(stat::Args),
     /// Read everything and verify every checksum.
@@ -74,6 +78,7 @@ fn run(command: &Command) -> Outcome {
     match command {
         Command::Append(args) => append::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Tail(args) => tail::run(args),
         Command::Stat(args) => stat::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Dump(args) => dump::run(args),

@@ -1,13 +1,14 @@
 //! `replay`: the records, in order.
 
-use std::io::{self, BufWriter, Write, stdout};
+use std::io::{BufWriter, Write, stdout};
 use std::path::PathBuf;
 
 use mmap_wal::inspect::Log;
-use mmap_wal::{Error, Record, Snapshot};
+use mmap_wal::{Error, Reader, Snapshot};
 
 use crate::failure::{Code, FAILED, Failure, OK, Outcome, complain, sentence_of};
-use crate::text::base64;
+use crate::format::Format;
+use crate::tail;
 
 const BUFFER: usize = 256 << 10;
 
@@ -19,19 +20,18 @@ pub(crate) struct Args {
     /// Only records with a higher sequence number; 0 is all.
     #[arg(long, value_name = "SEQ", default_value_t = 0)]
     after: u64,
-    /// Print SEQ, a tab and the payload.
-    #[arg(long, conflicts_with = "json")]
-    with_seq: bool,
-    /// Print a JSON object per record; payloads that are not UTF-8 are in base64.
+    /// Then go on with the records that are appended, until killed.
     #[arg(long)]
-    json: bool,
-    /// End records with a NUL byte and not with a newline.
-    #[arg(long)]
-    null: bool,
+    follow: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 /// Prints the records; of a damaged log those before the damage, and then what is wrong.
 pub(crate) fn run(args: &Args) -> Outcome {
+    if args.follow {
+        return tail::follow(&Reader::open(&args.dir)?, args.after, args.format);
+    }
     let mut output = BufWriter::with_capacity(BUFFER, stdout().lock());
     let prefix = Log::open(&args.dir)?.prefix()?;
     let printed = match (&prefix.snapshot, &prefix.damage) {
@@ -49,7 +49,7 @@ fn print_all(args: &Args, snapshot: &Snapshot, output: &mut impl Write) -> Outco
     let mut code = OK;
     for record in snapshot.replay(args.after)? {
         match record {
-            Ok(record) => print(args, &record, output).map_err(|e| Failure::output(&e))?,
+            Ok(record) => args.format.print(&record, output).map_err(|e| Failure::output(&e))?,
             Err(gap @ Error::Gap { .. }) => {
                 output.flush().map_err(|e| Failure::output(&e))?;
                 complain(&sentence_of(&gap));
@@ -59,29 +59,4 @@ fn print_all(args: &Args, snapshot: &Snapshot, output: &mut impl Write) -> Outco
         }
     }
     Ok(code)
-}
-
-fn print(args: &Args, record: &Record<'_>, output: &mut impl Write) -> io::Result<()> {
-    if args.json {
-        print_json(record, output)?;
-    } else {
-        if args.with_seq {
-            write!(output, "{}\t", record.seq())?;
-        }
-        output.write_all(record.payload())?;
-    }
-    output.write_all(if args.null { b"\0" } else { b"\n" })
-}
-
-fn print_json(record: &Record<'_>, output: &mut impl Write) -> io::Result<()> {
-    let payload = record.payload();
-    write!(output, "{{\"seq\":{},\"len\":{},", record.seq(), payload.len())?;
-    match std::str::from_utf8(payload) {
-        Ok(text) => {
-            output.write_all(b"\"payload\":")?;
-            serde_json::to_writer(&mut *output, text)?;
-            output.write_all(b"}")
-        }
-        Err(_) => write!(output, "\"payload_base64\":\"{}\"}}", base64(payload)),
-    }
 }
