@@ -35,16 +35,15 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    /// Looks where the appends are in `active`, and makes writable what they will reach soon, some of it in `next`, the next segment and its ordinal;
-    /// returns whether anything was appended since the last look.
-    pub(crate) fn look(&mut self, active: &Segment, next: Option<(u64, Arc<Map>)>) -> bool {
+    /// Looks where the appends are in `active`, and makes writable what they will reach soon, some of it in `next`, the
+    /// next segment with its ordinal.
+    pub(crate) fn look(&mut self, active: &Segment, next: Option<(u64, Arc<Map>)>) {
         let position = active.end().offset;
         let moved = (self.ordinal, self.position) != (active.ordinal(), position);
         if moved && !self.unsupported {
             self.advance(active, position, next);
         }
         (self.ordinal, self.position) = (active.ordinal(), position);
-        moved
     }
 
     fn advance(&mut self, active: &Segment, position: usize, next: Option<(u64, Arc<Map>)>) {

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use crate::ahead::Ahead;
 use crate::append::{Attempt, Counts, Writer};
+use crate::board::Board;
 use crate::commit::{Commit, lock};
 use crate::error::{Error, Result};
-use crate::event::{Event, Listener, Stats};
-use crate::live::Live;
+use crate::event::{Event, Histogram, Listener, Stats};
+use crate::format::stats;
+use crate::live::{Live, Positions};
 use crate::options::{Background, Options, SyncMode};
 use crate::planted::{Bug, planted};
 use crate::prepare::{Keeper, Plan};
@@ -40,6 +42,8 @@ pub(crate) struct Engine {
     /// writer's lock.
     dozing: AtomicBool,
     ahead: Mutex<Ahead>,
+    /// Where the log shows itself, if it can, and since when it has been open.
+    board: Option<(Board, u64)>,
 }
 
 /// What came of a write, and whether it went into a new segment.
@@ -74,6 +78,7 @@ impl Engine {
         let next_seq =
             if planted(Bug::SeqRestarts) && live.first_seq > live.durable_seq { 1 } else { live.durable_seq + 1 };
         let writer = Writer::new(active, tail, next_seq, spares);
+        let board = Board::open(&storage).map(|board| (board, storage.now()));
         Self {
             written: writer.counts(),
             writer: Mutex::new(writer),
@@ -88,6 +93,7 @@ impl Engine {
             callback: AtomicUsize::new(0),
             dozing: AtomicBool::new(false),
             ahead: Mutex::default(),
+            board,
         }
     }
 
@@ -157,16 +163,15 @@ impl Engine {
         quiet
     }
 
-    /// Makes the pages that appends are about to reach writable; returns whether anything was appended since the last
-    /// time.
-    pub(crate) fn look_ahead(&self) -> bool {
+    /// Makes the pages that appends are about to reach writable.
+    pub(crate) fn look_ahead(&self) {
         let next = self.try_writer().and_then(|writer| writer.next_map());
-        lock(&self.ahead).look(self.commit.live().active(), next)
+        lock(&self.ahead).look(self.commit.live().active(), next);
     }
 
-    /// How many records are not durable.
-    pub(crate) fn unsynced(&self) -> u64 {
-        self.commit.live().active().last_seq().saturating_sub(self.commit.durable_seq())
+    /// The last record, and the last durable one.
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        (self.commit.live().active().last_seq(), self.commit.durable_seq())
     }
 
     /// Goes on in the next segment; whoever calls this has asked whether there is one.
@@ -296,6 +301,49 @@ impl Engine {
         }
     }
 
+    /// Shows the log to other processes, unless that was done a moment ago and need not be `now`.
+    pub(crate) fn show(&self, now: bool) {
+        if let Some((board, opened)) = &self.board {
+            board.show(now, || self.shown(std::process::id(), *opened));
+        }
+    }
+
+    /// What others are shown; `pid` is 0 once the log is closed.
+    fn shown(&self, pid: u32, opened: u64) -> stats::Writer {
+        let (live, stats) = (self.commit.live(), self.stats());
+        let Positions { first, last, durable, checkpoint } = live.positions();
+        let counts = |histogram: &Histogram| {
+            let (buckets, sum, max) = histogram.parts();
+            stats::Counts { buckets, sum, max }
+        };
+        stats::Writer {
+            pid,
+            opened,
+            updated: self.storage.now(),
+            mode: match self.mode {
+                SyncMode::Sync => 0,
+                SyncMode::Batch { .. } => 1,
+                SyncMode::None => 2,
+            },
+            first_seq: first,
+            last_seq: last,
+            durable_seq: durable,
+            checkpoint_seq: checkpoint,
+            segments: live.segments.len() as u64,
+            active: live.active().ordinal(),
+            position: live.active().end().offset as u64,
+            records: stats.records,
+            bytes: stats.bytes,
+            rotations: stats.rotations,
+            segment_waits: stats.segment_waits,
+            prepared: stats.prepared,
+            recycled: stats.recycled,
+            removed: stats.removed,
+            sync_micros: counts(&stats.sync_micros),
+            group_records: counts(&stats.group_records),
+        }
+    }
+
     /// Everything that is published now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let live = self.commit.live();
@@ -322,6 +370,9 @@ impl Engine {
         }
         // A leader that was overtaken by a failure still holds a file that is about to be another writer's.
         self.commit.await_leader();
+        if let Some((board, opened)) = &self.board {
+            board.show(true, || self.shown(0, *opened));
+        }
         synced.and(closed)
     }
 }

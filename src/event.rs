@@ -65,6 +65,16 @@ pub struct Histogram {
 }
 
 impl Histogram {
+    /// The histogram of these counts, their sum and their largest value.
+    pub(crate) const fn new(buckets: [u64; BUCKETS], sum: u64, max: u64) -> Self {
+        Self { buckets, sum, max }
+    }
+
+    /// The counts, their sum and their largest value.
+    pub(crate) const fn parts(&self) -> ([u64; BUCKETS], u64, u64) {
+        (self.buckets, self.sum, self.max)
+    }
+
     /// Counts `value`.
     pub(crate) fn record(&mut self, value: u64) {
         let bucket = (u64::BITS - value.leading_zeros()) as usize;
@@ -76,7 +86,7 @@ impl Histogram {
     /// How many values were counted.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.buckets.iter().sum()
+        self.buckets.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Their mean; 0 if there is none.

@@ -74,6 +74,7 @@ mod readme {}
 
 mod ahead;
 mod append;
+mod board;
 mod commit;
 mod doorbell;
 mod engine;

@@ -74,6 +74,7 @@ impl Options {
         let report = recovered.report.clone();
         let engine = Arc::new(Engine::assemble(storage, &options, recovered));
         let mut wal = Wal { engine, lock: Mutex::new(Some(lock_file)), worker: None, report };
+        wal.engine.show(true);
         if wal.engine.threaded {
             // If no thread can be had, what is dropped here closes the log.
             wal.worker = Some(worker::start(&wal.engine)?);

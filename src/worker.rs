@@ -6,13 +6,14 @@ use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::ahead::LOOK;
+use crate::board::PERIOD;
 use crate::commit::{Commit, lock};
 use crate::doorbell::Call;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::options::SyncMode;
 
-/// Looks without an append, after which the thread waits to be called.
+/// Looks that find nothing new, after which the thread waits to be called.
 const QUIET_LOOKS: u32 = 20;
 
 /// The threads, as the handle of the log holds them.
@@ -67,13 +68,14 @@ fn keep_prepared(engine: &Engine) {
     }
 }
 
-/// Syncs what is awaited or due, wakes those who wait, and keeps the pages ahead writable.
+/// Syncs what is awaited or due, wakes those who wait, keeps the pages ahead writable, and shows the log to others.
 fn keep_durable(engine: &Engine) {
     let mut rounds = Rounds::new(engine.mode);
     while rounds.wait(engine) != Call::Over {
         if rounds.is_due(engine) {
             sync(engine);
         }
+        engine.show(false);
         engine.commit.wake_due();
     }
     engine.commit.wake_due();
@@ -87,6 +89,7 @@ pub(crate) fn work_once(engine: &Engine) {
     if engine.mode != SyncMode::Sync {
         engine.look_ahead();
     }
+    engine.show(true);
 }
 
 fn sync(engine: &Engine) {
@@ -102,21 +105,25 @@ struct Rounds {
     /// When the delay of `Batch` is over for the first record that is not durable; set at the first look that finds
     /// one, counted from the look before.
     due: Option<Instant>,
-    /// The last look.
+    /// The last look, and the last record and the last durable one that it found.
     looked: Instant,
-    /// Looks since something was appended.
+    found: (u64, u64),
+    /// Looks since something was appended or became durable.
     quiet: u32,
     dozing: bool,
 }
 
 impl Rounds {
     fn new(mode: SyncMode) -> Self {
-        Self { mode, due: None, looked: Instant::now(), quiet: 0, dozing: false }
+        Self { mode, due: None, looked: Instant::now(), found: (0, 0), quiet: 0, dozing: false }
     }
 
     /// Waits until somebody calls, or it is time to look.
     fn wait(&mut self, engine: &Engine) -> Call {
-        self.dozing = self.mode != SyncMode::Sync && self.quiet >= QUIET_LOOKS && engine.doze();
+        self.dozing = self.quiet >= QUIET_LOOKS && engine.doze();
+        if self.dozing {
+            engine.show(true);
+        }
         let call = engine.commit.sync_bell.wait(self.patience());
         if self.dozing {
             // What was appended now is as old as the call.
@@ -127,7 +134,8 @@ impl Rounds {
 
     fn patience(&self) -> Option<Duration> {
         let look = match self.mode {
-            SyncMode::Sync => return None,
+            // Nothing is due but to show what happens.
+            SyncMode::Sync => PERIOD,
             SyncMode::None => LOOK,
             SyncMode::Batch { delay, .. } => LOOK.min(delay.max(Duration::from_micros(100))),
         };
@@ -138,10 +146,13 @@ impl Rounds {
     /// Looks at the log.
     fn is_due(&mut self, engine: &Engine) -> bool {
         if self.mode != SyncMode::Sync {
-            self.quiet = if engine.look_ahead() { 0 } else { self.quiet.saturating_add(1) };
+            engine.look_ahead();
         }
+        let found = engine.progress();
+        self.quiet = if found == self.found { self.quiet.saturating_add(1) } else { 0 };
+        self.found = found;
         let before = std::mem::replace(&mut self.looked, Instant::now());
-        let due = engine.commit.is_awaited() || self.is_window_over(engine.unsynced(), before);
+        let due = engine.commit.is_awaited() || self.is_window_over(found.0.saturating_sub(found.1), before);
         if due {
             self.due = None;
         }

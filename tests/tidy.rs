@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(usize, &[&str])] = &[
     (0, &["doorbell", "error", "event", "format", "map", "planted", "presence", "wakers", "watch"]),
     (1, &["identity", "index", "options", "scan", "storage"]),
-    (2, &["manifest", "segment"]),
+    (2, &["board", "manifest", "segment"]),
     (3, &["ahead", "append", "live", "recovery", "view"]),
     (4, &["commit", "snapshot"]),
     (5, &["prepare", "reader"]),

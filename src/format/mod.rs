@@ -7,6 +7,7 @@
 //! READERS                     shared flock of every handle that has segments mapped
 //! MANIFEST                    two slots of equal size, each the whole state of the log
 //! 00000000000000000007.wal    a segment, named by its ordinal in 20 decimal digits
+//! STATS                       counters for other processes to look at; no part of the log, it may be missing or wrong
 //! ```
 //!
 //! Integers are little-endian. CRC is CRC-32/ISO-HDLC. A CRC *started from* a number goes on from it as if it were the CRC
@@ -168,6 +169,7 @@ pub(crate) mod frame;
 pub(crate) mod manifest;
 pub(crate) mod name;
 pub(crate) mod segment;
+pub(crate) mod stats;
 
 /// The version this code writes and the only one it reads.
 pub(crate) const VERSION: u32 = 1;

@@ -4,6 +4,8 @@
 pub(crate) const LOCK: &str = "LOCK";
 /// The readers' lock file.
 pub(crate) const READERS: &str = "READERS";
+/// What the log shows of itself to other processes; no part of it.
+pub(crate) const STATS: &str = "STATS";
 /// The manifest.
 pub(crate) const MANIFEST: &str = "MANIFEST";
 /// The manifest that is being brought into being; a leftover after a crash.

@@ -5,6 +5,7 @@
 
 mod frames;
 mod holder;
+mod live;
 mod prefix;
 mod stat;
 mod verify;
@@ -17,6 +18,7 @@ use crate::reader::{attend, present};
 use crate::storage::{Storage, StoredFile};
 
 pub use crate::inspect::frames::{Frames, RawFrame};
+pub use crate::inspect::live::{LiveStat, ReaderStat};
 pub use crate::inspect::prefix::Prefix;
 pub use crate::inspect::stat::{SegmentRole, SegmentStat, Stat};
 pub use crate::inspect::verify::{Progress, Verification};
@@ -62,6 +64,14 @@ impl Log {
     /// As [`Reader::snapshot`](crate::Reader::snapshot).
     pub fn stat(&self) -> Result<Stat> {
         stat::stat(&self.storage)
+    }
+
+    /// What the log shows of itself while it is open for writing; `None` if it never did.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) if that cannot be read.
+    pub fn live(&self) -> Result<Option<LiveStat>> {
+        live::live(&self.storage)
     }
 
     /// The ordinals of the segments that the manifest names, in order: also where [`Log::stat`] fails for a damage.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::error::Result;
 use crate::format::manifest::{Entry, Role};
-use crate::format::name::{LOCK, MANIFEST, MANIFEST_TMP, READERS, SegmentName};
+use crate::format::name::{LOCK, MANIFEST, MANIFEST_TMP, READERS, STATS, SegmentName};
 use crate::inspect::holder::holder;
 use crate::manifest::Manifest;
 use crate::reader::settled;
@@ -156,7 +156,7 @@ fn unnamed(manifest: &Manifest, listed: &[Listed]) -> (Vec<String>, Vec<String>)
             Some(ordinal) if named.contains(&ordinal) => {}
             Some(_) if file.is_file => leftovers.push(file.name.clone()),
             None if file.name == MANIFEST_TMP => leftovers.push(file.name.clone()),
-            None if [LOCK, READERS, MANIFEST].contains(&file.name.as_str()) => {}
+            None if [LOCK, READERS, MANIFEST, STATS].contains(&file.name.as_str()) => {}
             _ => others.push(file.name.clone()),
         }
     }

@@ -96,21 +96,29 @@ impl StoredFile {
         self.storage.act(Act::Lock(&self.path), || contended(fs2::FileExt::try_lock_exclusive(&self.file)))
     }
 
+    /// Locks the file for this handle alone, waiting while others have it.
+    pub(crate) fn lock_exclusive(&self) -> Result<()> {
+        self.storage.act(Act::Lock(&self.path), || uninterrupted(|| fs2::FileExt::lock_exclusive(&self.file)))
+    }
+
     /// Locks the file together with others, waiting while one holds it alone.
     pub(crate) fn lock_shared(&self) -> Result<()> {
-        self.storage.act(Act::Lock(&self.path), || {
-            loop {
-                match fs2::FileExt::lock_shared(&self.file) {
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    other => return other,
-                }
-            }
-        })
+        self.storage.act(Act::Lock(&self.path), || uninterrupted(|| fs2::FileExt::lock_shared(&self.file)))
     }
 
     /// Gives the lock back.
     pub(crate) fn unlock(&self) -> Result<()> {
         self.storage.act(Act::Lock(&self.path), || fs2::FileExt::unlock(&self.file))
+    }
+}
+
+/// Locks again when a signal came between.
+fn uninterrupted(lock: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match lock() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 

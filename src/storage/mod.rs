@@ -49,6 +49,11 @@ impl Storage {
         Self(Arc::new(Inner { dir: dir.to_owned(), file_mode, observer }))
     }
 
+    /// Whether somebody looks at what is asked of the file system.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.0.observer.is_some()
+    }
+
     /// The directory itself.
     pub(crate) fn dir(&self) -> &Path {
         &self.0.dir

@@ -6,6 +6,7 @@ mod source;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::board::Seat;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::segment::FRAMES_AT;
@@ -21,6 +22,8 @@ pub use crate::tail::idle::Idle;
 const READ_AHEAD: usize = 64 << 20;
 /// Looks at the log's positions between two looks at its manifest.
 const ROUNDS: u32 = 128;
+/// Records between two times that a tail says how far it has come.
+const UNSAID: u32 = 1024;
 
 /// Follows a log: shows every record in order, waits for more, and goes on over rotations.
 ///
@@ -57,6 +60,10 @@ pub struct Tail {
     present: usize,
     /// A frame that was to be shown does not verify.
     stalled: bool,
+    /// Where it says how far it has come, if it does.
+    seat: Option<Seat>,
+    /// Records until it says so again.
+    unsaid: u32,
 }
 
 impl Reader {
@@ -86,7 +93,20 @@ impl Tail {
         let ended = index + 1 < whole.shown;
         let limit = end.offset;
         let (idle, refuted, present) = (Idle::default(), None, FRAMES_AT);
-        Ok(Self { source, view, cursor, limit, ended, durable_only: false, idle, refuted, present, stalled: false })
+        Ok(Self {
+            source,
+            view,
+            cursor,
+            limit,
+            ended,
+            durable_only: false,
+            idle,
+            refuted,
+            present,
+            stalled: false,
+            seat: None,
+            unsaid: 0,
+        })
     }
 
     /// Shows only what is durable, as whoever writes the log says, or, if `only` is false, what is published.
@@ -107,6 +127,27 @@ impl Tail {
         self
     }
 
+    /// Says, on the page that the log shows to other processes, how far this tail has come: what `mmap-wal top` shows
+    /// as its lag. What was returned counts as dealt with when the next record is asked for. At most 32 readers can.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the page cannot be written, or if there is no room for one more.
+    pub fn announced(mut self) -> Result<Self> {
+        let storage = self.source.storage();
+        let full = || Error::io("announce a reader in", storage.dir(), std::io::Error::other("there are 32 already"));
+        self.seat = Some(Seat::take(storage)?.ok_or_else(full)?);
+        self.say();
+        Ok(self)
+    }
+
+    fn say(&mut self) {
+        let seq = self.position();
+        if let Some(seat) = &mut self.seat {
+            seat.say(seq);
+            self.unsaid = UNSAID;
+        }
+    }
+
     /// The last sequence number that was shown, or passed over: `after` for a tail that goes on here.
     #[must_use]
     pub fn position(&self) -> u64 {
@@ -120,7 +161,10 @@ impl Tail {
     /// As [`Reader::tail`]; the tail then stands where it stood.
     pub fn seek(&mut self, after: u64) -> Result<()> {
         let (idle, durable_only) = (self.idle, self.durable_only);
-        *self = Self::open(self.source.again(), after)?.idle(idle).durable_only(durable_only);
+        let next = Self::open(self.source.again(), after)?.idle(idle).durable_only(durable_only);
+        let seat = self.seat.take();
+        *self = Self { seat, ..next };
+        self.say();
         Ok(())
     }
 
@@ -132,6 +176,9 @@ impl Tail {
     /// the next call shows what is behind. [`Error::Corrupt`], [`Error::MissingSegment`], [`Error::NoManifest`] or
     /// [`Error::Io`] if the log cannot be trusted any more.
     pub fn try_next(&mut self) -> Result<Option<Record<'_>>> {
+        if self.seat.is_some() {
+            self.count_down();
+        }
         if !self.ready()? {
             return Ok(None);
         }
@@ -151,6 +198,7 @@ impl Tail {
     /// # Errors
     /// As [`Tail::try_next`].
     pub fn available(&mut self) -> Result<Available<'_>> {
+        self.say();
         if self.ready()? && std::mem::take(&mut self.stalled) {
             // The last iterator stopped at a frame that does not verify.
             if let Err(e) = self.cursor.clone().read_below(&self.view, self.limit) {
@@ -186,7 +234,16 @@ impl Tail {
         Ok(false)
     }
 
+    /// Says how far it has come every so many records, and whenever it waits.
+    fn count_down(&mut self) {
+        match self.unsaid.checked_sub(1) {
+            Some(left) => self.unsaid = left,
+            None => self.say(),
+        }
+    }
+
     fn pause(&mut self, round: u32, left: Duration) -> Result<()> {
+        self.say();
         let Source::Handle { engine, .. } = &self.source else {
             self.idle.pause(round, left);
             return Ok(());

@@ -113,6 +113,14 @@ impl Source {
         }
     }
 
+    /// The directory of the log.
+    pub(crate) fn storage(&self) -> &Storage {
+        match self {
+            Self::Handle { engine, .. } => &engine.storage,
+            Self::Files { storage, .. } => storage,
+        }
+    }
+
     /// The lock that keeps files from being used again.
     pub(crate) fn readers(&self) -> Arc<StoredFile> {
         match self {

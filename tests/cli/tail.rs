@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdout, Stdio};
 
 use mmap_wal::{Background, Options, Wal};
+use serde_json::Value;
 
 use crate::fixture::{Fixture, command, kill, lines, living_writer, run, run_with};
 
@@ -102,4 +103,29 @@ fn a_closed_pipe_ends_it_quietly() {
     run_with(&["append", &log, "--quiet"], lines(6..=2000).as_bytes()).ok();
     let output = tail.wait_with_output().expect("an end");
     assert!(output.status.success() && output.stderr.is_empty());
+}
+
+#[test]
+fn a_living_log_is_shown_with_its_readers() {
+    let fixture = Fixture::new();
+    let log = fixture.log();
+    let wal = open(&fixture);
+    run(&["stat", "--live", &log]).ok();
+    wal.append(b"one").expect("an append");
+    wal.maintain().expect("maintenance");
+    let (mut tail, mut printed) = following(&["tail", &log, "--after", "0", "--announce"]);
+    assert_eq!(next(&mut printed), "one");
+    wal.append(b"two").expect("an append");
+    assert_eq!(next(&mut printed), "two");
+    wal.maintain().expect("maintenance");
+    let shown: Value = serde_json::from_str(&run(&["stat", "--live", "--json", &log]).ok()).expect("JSON");
+    assert_eq!((shown["last_seq"].as_u64(), shown["pid"].as_u64()), (Some(2), Some(std::process::id().into())));
+    assert_eq!(shown["readers"][0]["pid"].as_u64(), Some(tail.id().into()));
+    let top = run(&["top", &log, "--count", "2", "--interval", "1ms"]).ok();
+    assert_eq!(top.matches("records     1 to 2, checkpoint 0").count(), 2, "{top}");
+    assert!(top.contains("records/s") && top.contains(&format!("process {} at", tail.id())), "{top}");
+    tail.kill().expect("a kill");
+    tail.wait().expect("an end");
+    wal.close().expect("a close");
+    assert!(run(&["stat", "--live", &log]).ok().contains("closed, sync mode"));
 }

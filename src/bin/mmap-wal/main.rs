@@ -8,12 +8,14 @@ mod crash_test;
 mod dump;
 mod failure;
 mod format;
+mod live;
 mod parse;
 mod records;
 mod replay;
 mod stat;
 mod tail;
 mod text;
+mod top;
 mod truncate;
 mod verify;
 
@@ -44,6 +46,8 @@ enum Command {
     Tail(tail::Args),
     /// Say what the log is made of and how it ends.
     Stat(stat::Args),
+    /// Show what a log that is open for writing does, again and again.
+    Top(top::Args),
     /// Read everything and verify every checksum.
     Verify(verify::Args),
     /// List the frames of the segments as they stand, good or bad.
@@ -80,6 +84,7 @@ fn run(command: &Command) -> Outcome {
         Command::Replay(args) => replay::run(args),
         Command::Tail(args) => tail::run(args),
         Command::Stat(args) => stat::run(args),
+        Command::Top(args) => top::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Dump(args) => dump::run(args),
         Command::Checkpoint(args) => checkpoint::run(args),

@@ -9,6 +9,7 @@ use mmap_wal::{Cut, TailState};
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, OK, Outcome};
+use crate::live;
 use crate::text::{base64, beginning, hex};
 
 /// Say what the log is made of and how it ends, also while it is written.
@@ -19,14 +20,26 @@ pub(crate) struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    /// Show what the log shows of itself while it is open for writing, and what that handle has counted.
+    #[arg(long)]
+    live: bool,
 }
 
 /// Looks, and prints.
 pub(crate) fn run(args: &Args) -> Outcome {
-    let stat = Log::open(&args.dir)?.stat()?;
-    let text = if args.json { format!("{}\n", as_json(&stat)) } else { as_text(&stat) };
+    let log = Log::open(&args.dir)?;
+    let text = if args.live { live_text(&log, args.json)? } else { stat_text(&log.stat()?, args.json) };
     stdout().lock().write_all(text.as_bytes()).map_err(|e| Failure::output(&e))?;
     Ok(OK)
+}
+
+fn stat_text(stat: &Stat, json: bool) -> String {
+    if json { format!("{}\n", as_json(stat)) } else { as_text(stat) }
+}
+
+fn live_text(log: &Log, json: bool) -> Result<String, Failure> {
+    let live = live::look(log)?;
+    Ok(if json { format!("{}\n", live::as_json(&live)) } else { live::as_text(&live, None) })
 }
 
 /// What a cut is as JSON.

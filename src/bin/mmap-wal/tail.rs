@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// What to do between two looks.
     #[arg(long, value_enum, default_value = "backoff")]
     idle: Between,
+    /// Say how far it has come, for `top`.
+    #[arg(long)]
+    announce: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -72,6 +75,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         None => reader.snapshot()?.last_seq(),
     };
     let tail = reader.tail(after)?.durable_only(args.durable).idle(args.idle.into());
+    let tail = if args.announce { tail.announced()? } else { tail };
     print(tail, args.format, args.count)
 }
 

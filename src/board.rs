@@ -1,0 +1,190 @@
+//! The page on which a log shows itself to other processes. Nothing depends on it: what cannot be written is not shown.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::format::name::STATS;
+use crate::format::stats::{PAGE_LEN, SLOT_LEN, SLOTS, SLOTS_AT, Slot, WRITER_LEN, Writer};
+use crate::storage::{Storage, StoredFile};
+
+/// The writer's part is written at most this often.
+pub(crate) const PERIOD: Duration = Duration::from_millis(100);
+/// A reader that said nothing for so long, in nanoseconds, has given its slot up.
+const STALE: u64 = 10_000_000_000;
+
+/// The page, as its writer holds it.
+pub(crate) struct Board {
+    file: StoredFile,
+    /// When it was written last.
+    shown: Mutex<Option<Instant>>,
+}
+
+impl Board {
+    /// The page of the log in `storage`; `None` if there can be none, or if an observer looks, who wants to see the log.
+    pub(crate) fn open(storage: &Storage) -> Option<Self> {
+        if storage.is_observed() {
+            return None;
+        }
+        let file = open(storage).ok()?;
+        Some(Self { file, shown: Mutex::default() })
+    }
+
+    /// Shows what `writer` says, unless that was done a moment ago and need not be `now`.
+    pub(crate) fn show(&self, now: bool, writer: impl FnOnce() -> Writer) {
+        let mut shown = self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if now || shown.is_none_or(|shown| shown.elapsed() >= PERIOD) {
+            // By a write and not through a map: a store to a page for which there is no space is a signal.
+            let _ = self.file.write_at(&writer().encode(), 0);
+            *shown = Some(Instant::now());
+        }
+    }
+}
+
+/// Opens the page, making it whole: nothing is written to it later for which there might be no space.
+fn open(storage: &Storage) -> Result<StoredFile> {
+    let file = storage.open_or_create(STATS)?;
+    if file.len()? < PAGE_LEN as u64 {
+        file.write_at(&[0; PAGE_LEN], 0)?;
+    }
+    Ok(file)
+}
+
+/// What stands on the page of the log in `storage`: what the writer says, if it is whole, and the readers.
+///
+/// # Errors
+/// What the system says, but for a page that is not there: that is nobody.
+pub(crate) fn read(storage: &Storage) -> Result<(Option<Writer>, Vec<Slot>)> {
+    let file = match storage.open_read(STATS) {
+        Err(e) if e.is_not_found() => return Ok((None, Vec::new())),
+        other => other?,
+    };
+    if file.len()? < PAGE_LEN as u64 {
+        return Ok((None, Vec::new()));
+    }
+    let mut page = [0; PAGE_LEN];
+    // What is being written is not whole, and is at the next look.
+    for _ in 0..LOOKS {
+        file.read_at(&mut page, 0)?;
+        if Writer::decode(&page[..WRITER_LEN]).is_some() {
+            break;
+        }
+    }
+    let now = storage.now();
+    let slots = page[SLOTS_AT..].chunks_exact(SLOT_LEN).filter_map(Slot::decode);
+    Ok((Writer::decode(&page[..WRITER_LEN]), slots.filter(|slot| !is_stale(slot, now)).collect()))
+}
+
+/// Looks at a page that is not whole.
+const LOOKS: usize = 100;
+
+fn is_stale(slot: &Slot, now: u64) -> bool {
+    now.saturating_sub(slot.updated) > STALE
+}
+
+/// A reader's slot.
+pub(crate) struct Seat {
+    storage: Storage,
+    file: StoredFile,
+    index: usize,
+    token: u64,
+    said: Option<(u64, Instant)>,
+}
+
+impl Seat {
+    /// Takes a slot on the page of the log in `storage`; `None` if all are taken.
+    ///
+    /// # Errors
+    /// What the system says: to take a slot is to write.
+    pub(crate) fn take(storage: &Storage) -> Result<Option<Self>> {
+        let file = open(storage)?;
+        let token = storage.random()? | 1;
+        // Two that come at once must not take the same one.
+        file.lock_exclusive()?;
+        let index = free(&file, storage.now());
+        let mut seat = index.map(|index| Self { storage: storage.clone(), file, index, token, said: None });
+        if let Some(seat) = &mut seat {
+            seat.write(0)?;
+            seat.file.unlock()?;
+        }
+        Ok(seat)
+    }
+
+    /// Says that everything up to `seq` was dealt with, unless something was said a moment ago.
+    pub(crate) fn say(&mut self, seq: u64) {
+        let recent = self.said.is_some_and(|(said, at)| said == seq && at.elapsed() < 10 * PERIOD);
+        // Whoever took a slot that was silent for long has it now.
+        if !recent && self.is_mine() && self.write(seq).is_ok() {
+            self.said = Some((seq, Instant::now()));
+        }
+    }
+
+    fn is_mine(&self) -> bool {
+        let mut slot = [0; SLOT_LEN];
+        let read = self.file.read_at(&mut slot, at(self.index));
+        read.is_ok() && Slot::decode(&slot).is_some_and(|slot| slot.token == self.token)
+    }
+
+    fn write(&mut self, seq: u64) -> Result<()> {
+        let (token, pid, updated) = (self.token, u64::from(std::process::id()), self.storage.now());
+        self.file.write_at(&Slot { token, pid, seq, updated }.encode(), at(self.index))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.is_mine() {
+            // What is left is given up in a while.
+            let _ = self.file.write_at(&[0; SLOT_LEN], at(self.index));
+        }
+    }
+}
+
+fn at(index: usize) -> u64 {
+    (SLOTS_AT + index * SLOT_LEN) as u64
+}
+
+/// A slot that nobody has, or that nobody has used for long.
+fn free(file: &StoredFile, now: u64) -> Option<usize> {
+    let mut slots = [0; SLOTS * SLOT_LEN];
+    file.read_at(&mut slots, at(0)).ok()?;
+    slots.chunks_exact(SLOT_LEN).position(|slot| Slot::decode(slot).is_none_or(|slot| is_stale(&slot, now)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn storage() -> (tempfile::TempDir, Storage) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let storage = Storage::new(dir.path(), 0o600, None);
+        (dir, storage)
+    }
+
+    #[test]
+    fn what_a_writer_shows_is_read_and_no_page_is_nobody() {
+        let (_dir, storage) = storage();
+        assert_eq!(read(&storage).expect("no page"), (None, Vec::new()));
+        let board = Board::open(&storage).expect("a page");
+        assert_eq!(read(&storage).expect("an empty page").0, None);
+        board.show(false, || Writer { last_seq: 1, ..Writer::default() });
+        board.show(false, || Writer { last_seq: 2, ..Writer::default() });
+        assert_eq!(read(&storage).expect("a page").0.map(|said| said.last_seq), Some(1));
+        board.show(true, || Writer { last_seq: 3, ..Writer::default() });
+        assert_eq!(read(&storage).expect("a page").0.map(|said| said.last_seq), Some(3));
+    }
+
+    #[test]
+    fn every_reader_has_a_slot_of_its_own_until_it_goes() {
+        let (_dir, storage) = storage();
+        let take = || Seat::take(&storage).expect("a page");
+        let mut seats: Vec<Seat> = std::iter::from_fn(take).take(SLOTS).collect();
+        assert!(seats.len() == SLOTS && take().is_none());
+        seats.iter_mut().zip(1..).for_each(|(seat, seq)| seat.say(seq));
+        let said: Vec<u64> = read(&storage).expect("a page").1.iter().map(|slot| slot.seq).collect();
+        assert!(said.into_iter().eq(1..=SLOTS as u64));
+        drop(seats.remove(5));
+        assert_eq!(read(&storage).expect("a page").1.len(), SLOTS - 1);
+        assert!(take().is_some());
+    }
+}
