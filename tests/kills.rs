@@ -1,28 +1,35 @@
 //! Proves, by trying, that nothing acknowledged is lost when the writer is killed with SIGKILL, in every mode, over many
-//! rounds of one log. Does not prove anything about power loss: what the kernel holds survives here.
+//! rounds of one log: of a writer of lines, and of threads that append, submit, batch, checkpoint, truncate and cut. What
+//! was dropped stays dropped, and batches are whole. Does not prove anything about power loss: what the kernel holds
+//! survives here.
 //!
-//! `MMAP_WAL_KILLS` is the number of kills per mode (default 12).
+//! `MMAP_WAL_KILLS` is the number of kills per mode (default 12); the matrix takes two and a half times as many.
 #![allow(missing_docs)]
 
 use std::process::Command;
 
-fn kills() -> String {
-    std::env::var("MMAP_WAL_KILLS").unwrap_or_else(|_| "12".to_owned())
+fn kills() -> usize {
+    std::env::var("MMAP_WAL_KILLS").ok().and_then(|value| value.parse().ok()).unwrap_or(12)
 }
 
 fn survives(args: &[&str]) {
-    let kills = kills();
+    survives_rounds(kills(), 1, args);
+}
+
+/// Runs so many rounds in each of so many logs, and returns the summary.
+fn survives_rounds(rounds: usize, logs: usize, args: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_mmap-wal"))
-        .args(["crash-test", "--rounds", &kills])
+        .args(["crash-test", "--rounds", &rounds.to_string()])
         .args(args)
         .output()
         .expect("a run");
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && stderr.is_empty(), "{stdout}{stderr}");
-    let rounds = format!("all: {kills} rounds, ");
+    let all = format!("all: {} rounds, ", rounds * logs);
     let last = stdout.lines().last().expect("a summary");
-    assert!(last.starts_with(&rounds) && last.ends_with(" 0 lost"), "{stdout}");
+    assert!(last.starts_with(&all) && last.ends_with(" 0 lost"), "{stdout}");
     assert!(!last.contains(" 0 records appended"), "the writer wrote nothing: {stdout}");
+    last.to_owned()
 }
 
 #[test]
@@ -53,6 +60,27 @@ fn tiny_segments_survive_kills_in_rotations() {
 #[test]
 fn a_log_that_is_full_is_begun_anew() {
     survives(&["--sync-mode", "none", "--lines", "500"]);
+}
+
+/// Every mode, with one thread and with four, small segments of different sizes, with a thread of the log's own and without.
+#[test]
+fn threads_that_append_truncate_and_cut_survive_kills_at_any_moment() {
+    let rounds = (kills() * 5).div_ceil(12);
+    let summary = survives_rounds(rounds, 6, &["--truncate", "--cut", "--within", "200ms"]);
+    let hit = |moment| summary.contains(moment);
+    assert!(hit("in a truncation") || hit("in a cut"), "the kills came between what they should come in: {summary}");
+}
+
+#[test]
+fn threads_that_only_append_survive_kills() {
+    survives(&["--sync-mode", "none", "--threads", "3", "--background", "thread", "--lines", "20000"]);
+}
+
+#[test]
+fn what_only_the_writer_of_lines_does_is_not_asked_of_the_other_one() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mmap-wal"));
+    let output = command.args(["crash-test", "--threads", "2", "--batch", "5"]).output().expect("a run");
+    assert_eq!(output.status.code(), Some(64));
 }
 
 #[test]

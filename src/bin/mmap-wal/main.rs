@@ -61,6 +61,9 @@ enum Command {
     /// The writer that crash-test kills.
     #[command(hide = true)]
     CrashWriter(crash_test::writer::Args),
+    /// The writer of several threads that crash-test kills.
+    #[command(hide = true)]
+    CrashMixer(crash_test::mixed::writer::Args),
 }
 
 fn main() -> ExitCode {
@@ -91,6 +94,7 @@ fn run(command: &Command) -> Outcome {
         Command::Truncate(args) => truncate::run(args),
         Command::CrashTest(args) => crash_test::run(args),
         Command::CrashWriter(args) => crash_test::writer::run(args),
+        Command::CrashMixer(args) => crash_test::mixed::writer::run(args),
     }
 }
 

@@ -54,7 +54,8 @@ fn read(setup: &Setup) -> Result<(Snapshot, Stat), Error> {
     Ok((Reader::open(&setup.dir)?.snapshot()?, Log::open(&setup.dir)?.stat()?))
 }
 
-fn is_absent(e: &Error) -> bool {
+/// Whether there is no log.
+pub(crate) fn is_absent(e: &Error) -> bool {
     matches!(e, Error::Io(failure) if failure.source.kind() == std::io::ErrorKind::NotFound)
 }
 
@@ -88,7 +89,8 @@ fn compare(setup: &Setup, snapshot: &Snapshot, promised: u64) -> Result<u64, Str
     }
 }
 
-fn near_rotation(stat: &Stat) -> bool {
+/// Whether the log ends near an end of a segment, or in a rotation.
+pub(crate) fn near_rotation(stat: &Stat) -> bool {
     let is_near = |(end, capacity): (u64, u64)| {
         let (position, room) = (end - FRAMES_AT, capacity - FRAMES_AT);
         position < room / NEAR || position > room - room / NEAR
@@ -112,7 +114,7 @@ mod tests {
             segment_size: 16 << 10,
         };
         let (name, dir) = ("none".to_owned(), dir.to_owned());
-        Setup { name, dir, log, batch, rounds: 1, lines: 1000, within: Duration::ZERO, seed: 7 }
+        Setup { name, dir, log, batch, mix: None, rounds: 1, lines: 1000, within: Duration::ZERO, seed: 7 }
     }
 
     fn write(setup: &Setup, numbers: std::ops::RangeInclusive<u64>) {

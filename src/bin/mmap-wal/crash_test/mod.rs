@@ -2,9 +2,11 @@
 
 mod check;
 mod child;
+pub(crate) mod mixed;
 mod random;
 mod rounds;
 mod source;
+mod tally;
 pub(crate) mod writer;
 
 use std::fs::DirBuilder;
@@ -13,29 +15,52 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::crash_test::rounds::{Setup, Tally};
+use crate::crash_test::mixed::{Hosted, Mix};
+use crate::crash_test::random::mix;
+use crate::crash_test::rounds::Setup;
+use crate::crash_test::tally::Tally;
 use crate::failure::{FAILED, Failure, OK, Outcome, USAGE};
 use crate::parse::{LogArgs, Mode, duration, size};
+
+/// The size of segments for a writer of lines.
+const LINES_SEGMENT: u64 = 64 << 10;
 
 /// Kill a writer with SIGKILL at random times, recover, and check every acknowledged record, again and again.
 ///
 /// The writer is this program. The next round goes on in the same log. Exits with 1 on any loss; the log is then kept.
+///
+/// One kind of writer appends lines, as `append` does. The other one mixes single records, batches and submitted ones,
+/// from several threads, and checkpoints, truncates and cuts between them. With none of the options that choose a
+/// writer, all run: lines in every mode, and the mixed writer in every mode with one thread and with four.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// An empty directory for the logs, which are left there; by default a temporary one.
     dir: Option<PathBuf>,
-    /// Kills per mode.
-    #[arg(long, value_name = "N", default_value_t = 25)]
+    /// Kills per log: for every mode there are several.
+    #[arg(long, value_name = "N", default_value_t = 15)]
     rounds: u32,
     /// Only this mode; by default all, and atomic batches.
     #[arg(long, value_enum)]
     sync_mode: Option<Mode>,
+    /// The mixed writer with so many threads; by default with one and with four.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "batch")]
+    threads: Option<u32>,
+    /// The mixed writer, which also checkpoints and truncates the front.
+    #[arg(long, conflicts_with = "batch")]
+    truncate: bool,
+    /// The mixed writer, which also cuts off the back and now and then drops all.
+    #[arg(long, conflicts_with = "batch")]
+    cut: bool,
+    /// The mixed writer, with segments prepared by this; by default by a thread in some logs and the caller in others.
+    #[arg(long, value_enum, conflicts_with = "batch")]
+    background: Option<Hosted>,
     /// Make so many lines one atomic batch.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batch: Option<u64>,
-    /// Size of segment files: small ones, so that many kills hit a rotation.
-    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = size)]
-    segment_size: u64,
+    /// Size of segment files: small ones, so that many kills hit a rotation; by default 64KiB, and down to 12KiB for the
+    /// mixed writer.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    segment_size: Option<u64>,
     /// When a log has so many records, the next round begins a new one.
     #[arg(long, value_name = "N", default_value_t = 3_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     lines: u64,
@@ -57,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     say(&format!("seed {seed}, logs in {}", dir.display()))?;
     let mut total = Tally::default();
     for setup in setups(args, &dir, seed) {
-        let tally = rounds::run(&setup).map_err(|lost| {
+        let tally = run_rounds(&setup).map_err(|lost| {
             let log = setup.dir.display();
             Failure::new(FAILED, format!("{}: {lost}; the log is kept in {log} (seed {seed})", setup.name))
         })?;
@@ -71,28 +96,81 @@ pub(crate) fn run(args: &Args) -> Outcome {
     Ok(OK)
 }
 
+fn run_rounds(setup: &Setup) -> Result<Tally, String> {
+    match &setup.mix {
+        Some(mix) => mixed::rounds::run(setup, mix),
+        None => rounds::run(setup),
+    }
+}
+
 fn setups(args: &Args, dir: &Path, seed: u64) -> Vec<Setup> {
-    let modes: Vec<(Mode, Option<u64>)> = match (args.sync_mode, args.batch) {
+    let is_mixed = args.threads.is_some() || args.truncate || args.cut || args.background.is_some();
+    let is_chosen = is_mixed || args.sync_mode.is_some() || args.batch.is_some();
+    let lines = || match (args.sync_mode, args.batch) {
         (None, None) => {
             vec![(Mode::Sync, None), (Mode::Batch, None), (Mode::None, None), (Mode::Sync, Some(10))]
         }
         (mode, batch) => vec![(mode.unwrap_or(Mode::Sync), batch)],
     };
-    let setup = |(mode, batch): (Mode, Option<u64>)| {
-        let name = match batch {
-            Some(count) => format!("{} --batch {count}", mode.as_str()),
-            None => mode.as_str().to_owned(),
-        };
-        let log = LogArgs {
-            sync_mode: mode,
-            sync_records: 100,
-            sync_delay: std::time::Duration::from_millis(10),
-            segment_size: args.segment_size,
-        };
-        let dir = dir.join(name.replace(' ', "-").replace("---", "-"));
-        Setup { name, dir, log, batch, rounds: args.rounds, lines: args.lines, within: args.within, seed }
+    let mut setups = Vec::new();
+    if !is_mixed {
+        setups.extend(lines().into_iter().map(|(mode, batch)| Setup { batch, ..setup(args, dir, seed, mode) }));
+    }
+    if is_mixed || !is_chosen {
+        setups.extend(mixes(args, is_chosen).into_iter().map(|(mode, segment_size, mix)| {
+            let setup = setup(args, dir, seed, mode);
+            Setup { mix: Some(mix), log: LogArgs { segment_size, ..setup.log }, ..setup }
+        }));
+    }
+    for setup in &mut setups {
+        setup.name = name(setup);
+        // Not every log is to be killed at the same moments, and one alone is to be killed as among the others.
+        setup.seed = setup.name.bytes().fold(seed, |seed, byte| mix(seed ^ u64::from(byte)));
+        setup.dir = dir.join(setup.name.replace("--", "").replace(' ', "-"));
+    }
+    setups
+}
+
+/// Every mode with one thread and with four, unless the arguments say less; the other choices alternate.
+fn mixes(args: &Args, is_chosen: bool) -> Vec<(Mode, u64, Mix)> {
+    let modes = args.sync_mode.map_or(vec![Mode::Sync, Mode::Batch, Mode::None], |mode| vec![mode]);
+    let threads = args.threads.map_or(vec![1, 4], |count| vec![count]);
+    let hosts = [Hosted::Thread, Hosted::Caller, Hosted::Caller, Hosted::Thread];
+    let sizes = [16 << 10, 12 << 10, 64 << 10];
+    let each = modes.into_iter().flat_map(|mode| threads.iter().map(move |count| (mode, *count)));
+    let chosen = each.zip(hosts.into_iter().cycle().zip(sizes.into_iter().cycle()));
+    let choose = |((mode, threads), (host, size))| {
+        let (truncate, cut) = (args.truncate || !is_chosen, args.cut || !is_chosen);
+        let background = args.background.unwrap_or(host);
+        (mode, args.segment_size.unwrap_or(size), Mix { threads, truncate, cut, background })
     };
-    modes.into_iter().map(setup).collect()
+    chosen.map(choose).collect()
+}
+
+/// A log of its own for a writer of lines.
+fn setup(args: &Args, dir: &Path, seed: u64, sync_mode: Mode) -> Setup {
+    let log = LogArgs {
+        sync_mode,
+        sync_records: 100,
+        sync_delay: std::time::Duration::from_millis(10),
+        segment_size: args.segment_size.unwrap_or(LINES_SEGMENT),
+    };
+    let (rounds, lines, within) = (args.rounds, args.lines, args.within);
+    Setup { name: String::new(), dir: dir.to_owned(), log, batch: None, mix: None, rounds, lines, within, seed }
+}
+
+/// The options that choose this writer.
+fn name(setup: &Setup) -> String {
+    let mode = setup.log.sync_mode.as_str();
+    match (setup.batch, setup.mix) {
+        (_, Some(Mix { threads, truncate, cut, background })) => {
+            let truncate = if truncate { " --truncate" } else { "" };
+            let cut = if cut { " --cut" } else { "" };
+            format!("{mode} --threads {threads}{truncate}{cut} --background {}", background.as_str())
+        }
+        (Some(count), None) => format!("{mode} --batch {count}"),
+        (None, None) => mode.to_owned(),
+    }
 }
 
 fn say(line: &str) -> Result<(), Failure> {

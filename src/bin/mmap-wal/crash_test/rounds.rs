@@ -1,18 +1,23 @@
 //! The rounds of one mode.
 
-use std::fmt;
+use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
+use std::process::{ChildStdout, Command};
 use std::time::Duration;
 
 use crate::crash_test::check::check;
-use crate::crash_test::child::{Ended, Writer};
+use crate::crash_test::child::{Ended, Heard, Writer, writer_command};
+use crate::crash_test::mixed::Mix;
 use crate::crash_test::random::Random;
+use crate::crash_test::tally::Tally;
 use crate::parse::LogArgs;
 
+/// How many bytes are listened to at a time.
+const EAR: usize = 64 << 10;
 /// One in so many kills comes while the writer creates or recovers the log.
 const EARLY: u64 = 5;
 /// How long after the start of the writer an early kill comes at most.
-const EARLY_WITHIN: Duration = Duration::from_millis(30);
+pub(crate) const EARLY_WITHIN: Duration = Duration::from_millis(30);
 
 /// How a mode is tested.
 pub(crate) struct Setup {
@@ -24,6 +29,8 @@ pub(crate) struct Setup {
     pub(crate) log: LogArgs,
     /// Lines per atomic batch.
     pub(crate) batch: Option<u64>,
+    /// What a mixed writer does; without it, the writer appends lines.
+    pub(crate) mix: Option<Mix>,
     /// How many kills.
     pub(crate) rounds: u32,
     /// How many records a log gets.
@@ -34,38 +41,6 @@ pub(crate) struct Setup {
     pub(crate) seed: u64,
 }
 
-/// What came of the rounds.
-#[derive(Default)]
-pub(crate) struct Tally {
-    rounds: u64,
-    killed: u64,
-    unacknowledged: u64,
-    near_rotation: u64,
-    appended: u64,
-    checked: u64,
-}
-
-impl Tally {
-    /// Adds another one.
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.rounds += other.rounds;
-        self.killed += other.killed;
-        self.unacknowledged += other.unacknowledged;
-        self.near_rotation += other.near_rotation;
-        self.appended += other.appended;
-        self.checked += other.checked;
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rounds, killed, unacknowledged, near_rotation, appended, checked } = self;
-        write!(f, "{rounds} rounds, {killed} kills of a living writer ({unacknowledged} before its first ")?;
-        write!(f, "acknowledgement, {near_rotation} near a rotation), {appended} records appended, ")?;
-        write!(f, "{checked} checked, 0 lost")
-    }
-}
-
 /// Runs the rounds; the error says what was lost.
 pub(crate) fn run(setup: &Setup) -> Result<Tally, String> {
     let mut random = Random::new(setup.seed);
@@ -74,12 +49,14 @@ pub(crate) fn run(setup: &Setup) -> Result<Tally, String> {
     for round in 1..=setup.rounds {
         let of_round = |e: String| format!("round {round}: {e}");
         let ended = one_kill(setup, &mut random, last_seq + 1).map_err(|e| of_round(e.to_string()))?;
-        let checked = check(setup, ended.acked.max(last_seq), random.below(2) == 0).map_err(of_round)?;
+        let acked = ended.heard;
+        let checked = check(setup, acked.max(last_seq), random.below(2) == 0).map_err(of_round)?;
         tally.rounds += 1;
         tally.killed += u64::from(ended.killed);
-        tally.unacknowledged += u64::from(ended.killed && ended.acked == 0);
+        tally.unacknowledged += u64::from(ended.killed && acked == 0);
         tally.near_rotation += u64::from(ended.killed && checked.near_rotation);
         tally.appended += checked.last_seq - last_seq;
+        tally.acknowledged += acked.saturating_sub(last_seq);
         tally.checked += checked.records;
         last_seq = checked.last_seq;
         if last_seq >= setup.lines {
@@ -90,13 +67,44 @@ pub(crate) fn run(setup: &Setup) -> Result<Tally, String> {
     Ok(tally)
 }
 
-fn one_kill(setup: &Setup, random: &mut Random, from: u64) -> std::io::Result<Ended> {
-    let writer = Writer::start(setup, from)?;
+fn one_kill(setup: &Setup, random: &mut Random, from: u64) -> io::Result<Ended<u64>> {
+    let writer = Writer::start(&mut command(setup, from)?, listen)?;
     if random.below(EARLY) == 0 {
-        std::thread::sleep(random.time(EARLY_WITHIN));
+        writer.kill_after(random.time(EARLY_WITHIN))
     } else {
-        writer.wait_for_first();
-        std::thread::sleep(random.time(setup.within));
+        writer.kill_at_work(random.time(setup.within))
     }
-    writer.kill()
+}
+
+fn command(setup: &Setup, from: u64) -> io::Result<Command> {
+    let mut command = writer_command(setup, "crash-writer")?;
+    let numbers = [("--from", from), ("--lines", setup.lines)];
+    for (option, value) in numbers.into_iter().chain(setup.batch.map(|count| ("--batch", count))) {
+        command.arg(option).arg(value.to_string());
+    }
+    Ok(command)
+}
+
+/// Reads numbers until the writer is gone; returns the last whole line, 0 if there is none.
+fn listen(stdout: ChildStdout, heard: &Heard) -> io::Result<u64> {
+    let mut stdout = BufReader::new(stdout);
+    let (mut acked, mut number) = (0, 0_u64);
+    let mut bytes = vec![0; EAR];
+    loop {
+        let count = stdout.read(&mut bytes)?;
+        if count == 0 {
+            return Ok(acked);
+        }
+        for byte in &bytes[..count] {
+            if *byte == b'\n' {
+                if acked == 0 {
+                    heard.tell();
+                }
+                acked = number;
+                number = 0;
+            } else {
+                number = number.wrapping_mul(10).wrapping_add(u64::from(byte.wrapping_sub(b'0')));
+            }
+        }
+    }
 }
