@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::format::frame::{self, HEADER, Header};
@@ -12,6 +10,8 @@ use crate::format::segment::{FRAMES_AT, MAX_CAPACITY};
 use crate::map::{Map, Tail};
 use crate::planted::{Bug, planted};
 use crate::segment::{End, Segment, Spare, frame_size};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, Counter};
 
 /// The sequence numbers that an append was given, dense and ascending; empty for an empty batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,12 +97,12 @@ pub(crate) struct Writer {
 /// What this handle wrote; read without the writer's lock, and written by the writer alone.
 #[derive(Default)]
 pub(crate) struct Counts {
-    pub(crate) records: AtomicU64,
-    pub(crate) bytes: AtomicU64,
-    pub(crate) rotations: AtomicU64,
+    pub(crate) records: Counter,
+    pub(crate) bytes: Counter,
+    pub(crate) rotations: Counter,
 }
 
-fn count(counter: &AtomicU64, more: u64) {
+fn count(counter: &Counter, more: u64) {
     counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
 

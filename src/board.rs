@@ -1,12 +1,12 @@
 //! The page on which a log shows itself to other processes. Nothing depends on it: what cannot be written is not shown.
 
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::format::name::STATS;
 use crate::format::stats::{PAGE_LEN, SLOT_LEN, SLOTS, SLOTS_AT, Slot, WRITER_LEN, Writer};
 use crate::storage::{Storage, StoredFile};
+use crate::sync::{Instant, Mutex, lock};
 
 /// The writer's part is written at most this often.
 pub(crate) const PERIOD: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ impl Board {
 
     /// Shows what `writer` says, unless that was done a moment ago and need not be `now`.
     pub(crate) fn show(&self, now: bool, writer: impl FnOnce() -> Writer) {
-        let mut shown = self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut shown = lock(&self.shown);
         if now || shown.is_none_or(|shown| shown.elapsed() >= PERIOD) {
             // By a write and not through a map: a store to a page for which there is no space is a signal.
             let _ = self.file.write_at(&writer().encode(), 0);

@@ -7,10 +7,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::doorbell::Doorbell;
 use crate::error::{Error, Result};
@@ -18,13 +16,10 @@ use crate::event::Syncs;
 use crate::format::segment::FRAMES_AT;
 use crate::live::Live;
 use crate::segment::{End, Segment};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Arc, Condvar, Instant, Mutex, MutexGuard, lock, wait, wait_at_most};
 use crate::wakers::{self, Wakers};
 use crate::watch::{Watch, Watching};
-
-/// Locks `mutex`; a panic in user code leaves what it guards whole, so such poisoning means nothing here.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A segment that is not known to be durable whole.
 struct Part {
@@ -313,14 +308,14 @@ impl Commit {
 
     fn wait<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         state.waiting += 1;
-        state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state = wait(&self.changed, state);
         state.waiting -= 1;
         state
     }
 
-    fn wait_at_most<'a>(&self, mut state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
+    fn wait_at_most<'a>(&'a self, mut state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
         state.waiting += 1;
-        state = self.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0;
+        state = wait_at_most(&self.changed, &self.state, state, limit);
         state.waiting -= 1;
         state
     }

@@ -1,8 +1,9 @@
 //! How a thread of the log's own is called.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait, wait_while_at_most};
 
 /// Why a wait for a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +49,13 @@ impl Doorbell {
     /// Waits until somebody rings, at most for `patience` if that is given.
     pub(crate) fn wait(&self, patience: Option<Duration>) -> Call {
         let idle = |state: &mut State| !state.rung && !state.over;
-        let mut state = match patience {
-            Some(patience) => {
-                let waited = self.changed.wait_timeout_while(self.state(), patience, idle);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            }
-            None => self.changed.wait_while(self.state(), idle).unwrap_or_else(PoisonError::into_inner),
-        };
+        let mut state = self.state();
+        if let Some(patience) = patience {
+            state = wait_while_at_most(&self.changed, &self.state, state, patience, idle);
+        }
+        while patience.is_none() && idle(&mut state) {
+            state = wait(&self.changed, state);
+        }
         let rung = std::mem::take(&mut state.rung);
         // Whoever finds it set has rung before this, and what there is to do is looked for after it.
         self.asked.store(false, Ordering::Release);
@@ -66,7 +67,7 @@ impl Doorbell {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -1,12 +1,9 @@
 //! The parts of an open log, working together; touches no byte itself.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
-
 use crate::ahead::Ahead;
 use crate::append::{Attempt, Counts, Writer};
 use crate::board::Board;
-use crate::commit::{Commit, lock};
+use crate::commit::Commit;
 use crate::error::{Error, Result};
 use crate::event::{Event, Histogram, Listener, Stats};
 use crate::format::stats;
@@ -18,6 +15,8 @@ use crate::recovery::Recovered;
 use crate::segment::{End, Segment};
 use crate::snapshot::Snapshot;
 use crate::storage::{Storage, StoredFile};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Arc, Counter, Mutex, MutexGuard, TryLockError, lock, this_thread};
 use crate::view::View;
 use crate::watch::Watching;
 
@@ -35,7 +34,7 @@ pub(crate) struct Engine {
     /// What the writer counts.
     pub(crate) written: Arc<Counts>,
     /// Appends that waited for a segment.
-    pub(crate) segment_waits: AtomicU64,
+    pub(crate) segment_waits: Counter,
     /// The thread that is in a callback of an append, while one is.
     pub(crate) callback: AtomicUsize,
     /// Nothing was appended for a while, and the thread that keeps the delay waits to be called. Changed under the
@@ -89,7 +88,7 @@ impl Engine {
             mode: options.sync_mode,
             threaded: options.background == Background::Thread,
             listener: options.listener.clone(),
-            segment_waits: AtomicU64::new(0),
+            segment_waits: Counter::new(0),
             callback: AtomicUsize::new(0),
             dozing: AtomicBool::new(false),
             ahead: Mutex::default(),
@@ -391,12 +390,6 @@ impl Drop for Callback<'_> {
     fn drop(&mut self) {
         self.0.callback.store(0, Ordering::Relaxed);
     }
-}
-
-/// A number that no other living thread has, and that is not 0.
-fn this_thread() -> usize {
-    thread_local!(static MARK: u8 = const { 0 });
-    MARK.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
 /// Maps what is not mapped yet, so that it can be read when the files are gone. What cannot be is told when it is read.

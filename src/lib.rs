@@ -99,6 +99,7 @@ mod scan;
 mod segment;
 mod snapshot;
 mod storage;
+mod sync;
 mod tail;
 mod truncate;
 mod view;

@@ -3,12 +3,10 @@
 //! One manifest update seals a segment, makes the next one active and announces another spare. It runs under the lock of
 //! the manifest, which appends never take; the writer's lock is held only to look and to hand over.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::append::Writer;
-use crate::commit::{Commit, lock};
+use crate::commit::Commit;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
 use crate::format::PAGE;
@@ -19,6 +17,8 @@ use crate::planted::{Bug, planted};
 use crate::recovery::draw_salt;
 use crate::segment::{Preparation, Segment, Spare, file_name};
 use crate::storage::{Storage, StoredFile};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, Counter, Mutex, MutexGuard, lock};
 
 /// How spares are made.
 pub(crate) struct Plan {
@@ -40,9 +40,9 @@ pub(crate) struct Keeper {
 /// What a keeper counted.
 #[derive(Default)]
 pub(crate) struct Counts {
-    pub(crate) prepared: AtomicU64,
-    pub(crate) recycled: AtomicU64,
-    pub(crate) removed: AtomicU64,
+    pub(crate) prepared: Counter,
+    pub(crate) recycled: Counter,
+    pub(crate) removed: Counter,
 }
 
 /// The manifest, and the next ordinal for a segment.

@@ -1,19 +1,21 @@
 //! Which stretches of a map were brought in: asking the system for each record would cost a call for each.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sync::Counter;
+use crate::sync::atomic::Ordering;
 
 /// How much is brought in at once, in bytes.
 const STRETCH: usize = 1 << 20;
 
 /// One bit for every stretch of a map.
-pub(crate) struct Presence(Box<[AtomicU64]>);
+pub(crate) struct Presence(Box<[Counter]>);
 
 impl Presence {
     /// Of a map of `len` bytes, none of which was brought in.
     pub(crate) fn none(len: usize) -> Self {
         let words = len.div_ceil(STRETCH).div_ceil(u64::BITS as usize);
-        Self((0..words).map(|_| AtomicU64::new(0)).collect())
+        Self((0..words).map(|_| Counter::new(0)).collect())
     }
 
     /// The stretches of `range`, which lies in the map, that were not brought in.
@@ -29,7 +31,7 @@ impl Presence {
         self.word(number).fetch_or(bit(number), Ordering::AcqRel);
     }
 
-    fn word(&self, stretch: usize) -> &AtomicU64 {
+    fn word(&self, stretch: usize) -> &Counter {
         &self.0[stretch / u64::BITS as usize]
     }
 }

@@ -1,8 +1,6 @@
 //! One segment file: prepared, begun, written, synced, read.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::error::{Corruption, Error, MissingSegment, Result};
 use crate::format::frame;
@@ -18,6 +16,8 @@ use crate::map::{Map, Tail};
 use crate::planted::{Bug, planted};
 use crate::presence::Presence;
 use crate::storage::{Storage, StoredFile};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, lock};
 
 /// How much is made present by one call.
 const POPULATE_CHUNK: usize = 2 << 20;
@@ -257,7 +257,7 @@ impl Segment {
 
     /// What is known of where its records stand.
     pub(crate) fn index(&self) -> MutexGuard<'_, SparseIndex> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.index)
     }
 
     /// Its ordinal.

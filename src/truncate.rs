@@ -1,9 +1,6 @@
 //! Records taken away: from the front, from the back, or all of them. Each is one manifest update.
 
-use std::sync::{Arc, MutexGuard};
-
 use crate::append::Writer;
-use crate::commit::lock;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::manifest::{Entry, MAX_NUMBER};
@@ -11,6 +8,7 @@ use crate::manifest::Manifest;
 use crate::planted::{Bug, planted};
 use crate::prepare::Books;
 use crate::segment::{End, Segment};
+use crate::sync::{Arc, MutexGuard, lock};
 
 /// Removes the records up to `up_to`, at most all.
 pub(crate) fn front(engine: &Engine, up_to: u64) -> Result<()> {

@@ -2,10 +2,8 @@
 
 use std::io::IoSlice;
 use std::path::Path;
-use std::sync::{Arc, Mutex, TryLockError};
 
 use crate::append::{Attempt, Seqs};
-use crate::commit::lock;
 use crate::engine::{Callback, Engine, Written};
 use crate::error::{Error, Result};
 use crate::event::Stats;
@@ -17,6 +15,7 @@ use crate::recovery;
 use crate::recovery::report::RecoveryReport;
 use crate::snapshot::Snapshot;
 use crate::storage::{Observer, Storage, StoredFile};
+use crate::sync::{Arc, Mutex, TryLockError, lock};
 use crate::tail::Tail;
 use crate::truncate;
 use crate::worker::{self, Worker};

@@ -1,8 +1,9 @@
 //! Waiting for something that changes often and is rarely waited for.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait_while_at_most};
 
 /// Tells those who watch; while nobody does, that costs one look.
 #[derive(Default)]
@@ -30,7 +31,7 @@ impl Watch {
     }
 
     fn turn(&self) -> MutexGuard<'_, u64> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.turn)
     }
 }
 
@@ -44,7 +45,7 @@ impl Watching<'_> {
     /// Waits until something has changed since this began, at most for `patience`.
     pub(crate) fn wait(&self, patience: Duration) {
         let same = |turn: &mut u64| *turn == self.seen;
-        drop(self.watch.changed.wait_timeout_while(self.watch.turn(), patience, same));
+        drop(wait_while_at_most(&self.watch.changed, &self.watch.turn, self.watch.turn(), patience, same));
     }
 }
 

@@ -1,17 +1,17 @@
 //! The log's own threads: one keeps the delay of `Batch` and syncs for those who await, the other seals and prepares
 //! segments, which may take as long as the disk needs.
 
-use std::sync::{Arc, Mutex};
-use std::thread::{JoinHandle, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::ahead::LOOK;
 use crate::board::PERIOD;
-use crate::commit::{Commit, lock};
+use crate::commit::Commit;
 use crate::doorbell::Call;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::options::SyncMode;
+use crate::sync::thread::{self, JoinHandle, ThreadId};
+use crate::sync::{Arc, Instant, Mutex, lock};
 
 /// Looks that find nothing new, after which the thread waits to be called.
 const QUIET_LOOKS: u32 = 20;
@@ -25,13 +25,13 @@ pub(crate) struct Worker {
 impl Worker {
     /// Whether the caller is one of these threads, in a waker or a listener.
     pub(crate) fn is_this_thread(&self) -> bool {
-        self.ids.contains(&std::thread::current().id())
+        self.ids.contains(&thread::current().id())
     }
 
     /// Waits until the threads are gone, once the log is closed; not for itself.
     pub(crate) fn join(&self) {
         let handles = std::mem::take(&mut *lock(&self.handles));
-        let this = std::thread::current().id();
+        let this = thread::current().id();
         for handle in handles.into_iter().filter(|handle| handle.thread().id() != this) {
             // A panic of the thread has poisoned the log, which whoever closes it is told.
             let _ = handle.join();
@@ -52,7 +52,7 @@ pub(crate) fn start(engine: &Arc<Engine>) -> Result<Worker> {
 
 fn spawn(engine: &Arc<Engine>, name: &str, run: fn(&Engine)) -> Result<JoinHandle<()>> {
     let engine_there = Arc::clone(engine);
-    let started = std::thread::Builder::new().name(name.into()).spawn(move || {
+    let started = thread::Builder::new().name(name.into()).spawn(move || {
         let guard = PoisonOnPanic(&engine_there.commit);
         run(&engine_there);
         std::mem::forget(guard);

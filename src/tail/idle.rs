@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::sync::{hint, pass, thread};
+
 /// How a [`Tail`](crate::Tail) waits for records that another process appends; those of its own process wake it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -28,12 +30,12 @@ impl Idle {
     /// Passes the time between the `round`th look and the next, at most `left`.
     pub(crate) fn pause(self, round: u32, left: Duration) {
         match self {
-            Self::Spin => std::hint::spin_loop(),
-            Self::Backoff if round < SPINS => std::hint::spin_loop(),
-            Self::Yield => std::thread::yield_now(),
-            Self::Backoff if round < YIELDS => std::thread::yield_now(),
-            Self::Sleep(time) => std::thread::sleep(time.min(left)),
-            Self::Backoff => std::thread::sleep(sleep(round - YIELDS).min(left)),
+            Self::Spin => hint::spin_loop(),
+            Self::Backoff if round < SPINS => hint::spin_loop(),
+            Self::Yield => thread::yield_now(),
+            Self::Backoff if round < YIELDS => thread::yield_now(),
+            Self::Sleep(time) => pass(time.min(left)),
+            Self::Backoff => pass(sleep(round - YIELDS).min(left)),
         }
     }
 }

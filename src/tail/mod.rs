@@ -4,7 +4,7 @@ mod idle;
 mod source;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::board::Seat;
 use crate::engine::Engine;
@@ -13,6 +13,7 @@ use crate::format::segment::FRAMES_AT;
 use crate::reader::Reader;
 use crate::segment::{End, Segment};
 use crate::snapshot::Record;
+use crate::sync::{Instant, thread};
 use crate::tail::source::{PartEnd, Place, Source, Step};
 use crate::view::{Cursor, View};
 
@@ -256,7 +257,7 @@ impl Tail {
         let engine = Arc::clone(engine);
         let Some(watch) = engine.watch() else {
             // Somebody appends at this moment.
-            std::thread::yield_now();
+            thread::yield_now();
             return Ok(());
         };
         if !self.ready()? {
