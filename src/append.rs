@@ -222,7 +222,7 @@ impl Writer {
 
     /// Whether `need` bytes of frames can go into a spare now: the rotation before is sealed and a spare is announced.
     pub(crate) fn can_rotate(&self, need: usize) -> bool {
-        self.rotated.is_none() && self.spare_for(need).is_some()
+        (self.rotated.is_none() || planted(Bug::RotateBeforeSeal)) && self.spare_for(need).is_some()
     }
 
     fn spare_for(&self, need: usize) -> Option<usize> {

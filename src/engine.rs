@@ -214,7 +214,7 @@ impl Engine {
         match self.writer.try_lock() {
             Ok(writer) => Some(writer),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::WouldBlock) => planted(Bug::AttemptWaits).then(|| lock(&self.writer)),
         }
     }
 
@@ -252,6 +252,7 @@ impl Engine {
     /// Starts a sync when `window` records are not durable, and waits while twice as many are not.
     fn keep_window(&self, seq: u64, epoch: usize, window: u64) -> Result<()> {
         let unsynced = seq.saturating_sub(self.commit.durable_seq());
+        let window = if planted(Bug::NoBackPressure) { u64::MAX } else { window };
         if self.threaded && unsynced <= window.saturating_mul(2) {
             if unsynced >= window {
                 self.commit.sync_bell.ring();

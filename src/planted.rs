@@ -40,6 +40,36 @@ pub enum Bug {
     RecycleNotSynced,
     /// What follows a cut is begun before the manifest says so.
     RestartBeforeCut,
+    /// The end of a sync wakes nobody.
+    SyncWakesNobody,
+    /// A failure wakes nobody.
+    FailureWakesNobody,
+    /// A close wakes nobody.
+    CloseWakesNobody,
+    /// The end of a sync forgets those who wait by a waker.
+    SyncForgetsWakers,
+    /// Several threads sync at once.
+    TwoLeaders,
+    /// What is about to be synced counts as durable.
+    DurableBeforeSync,
+    /// What was published while a sync ran counts as synced by it.
+    SyncedTooFar,
+    /// Another thread may sync between a sync that failed and the poison.
+    LeaderEndsBeforePoison,
+    /// The first frames behind a rotation claim that the segment before is durable.
+    WatermarkOverRotation,
+    /// A cut does not wait for a sync under way, which then says of numbers given again that they are durable.
+    CutBesideLeader,
+    /// Who waits for a record that was cut off waits for its number.
+    EpochIgnored,
+    /// A rotation does not wait for the one before to be sealed.
+    RotateBeforeSeal,
+    /// Appends in `Batch` mode never wait.
+    NoBackPressure,
+    /// A file is used again while a view shows it.
+    RecycleUnderView,
+    /// An attempt to append waits for the writer's lock.
+    AttemptWaits,
 }
 
 #[cfg(mmap_wal_planted)]

@@ -207,7 +207,7 @@ impl Keeper {
     pub(crate) fn dispose(&self, books: &mut Books, dropped: Vec<Arc<Segment>>) -> Result<()> {
         for segment in dropped {
             let fits = segment.capacity() as u64 == self.plan.segment_size;
-            if Segment::is_shared(&segment) {
+            if Segment::is_shared(&segment) && !planted(Bug::RecycleUnderView) {
                 segment.map()?;
             } else if fits && books.retired.len() < self.plan.spare_segments {
                 books.retired.push(segment);

@@ -4,6 +4,7 @@ use crate::append::Writer;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::manifest::{Entry, MAX_NUMBER};
+use crate::format::segment::FRAMES_AT;
 use crate::manifest::Manifest;
 use crate::planted::{Bug, planted};
 use crate::prepare::Books;
@@ -74,7 +75,12 @@ fn at_rest(engine: &Engine) -> Result<(MutexGuard<'_, Books>, MutexGuard<'_, Wri
         engine.commit.check()?;
         // Another append may have taken the spare.
         if writer.can_rotate(0) {
-            engine.commit.sync_to(writer.last_seq(), engine.commit.epoch())?;
+            if planted(Bug::CutBesideLeader) {
+                let synced = writer.segment().sync(FRAMES_AT, writer.segment().end().offset);
+                synced.map_err(|e| engine.commit.poison(e))?;
+            } else {
+                engine.commit.sync_to(writer.last_seq(), engine.commit.epoch())?;
+            }
             return Ok((books, writer));
         }
         ready?;

@@ -5,8 +5,9 @@
 //! poisons the log before anybody is woken, and is never tried again: after an error Linux marks the pages clean, so a
 //! second sync would succeed without having written them.
 
+mod leader;
+
 use std::collections::VecDeque;
-use std::io;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -15,11 +16,13 @@ use crate::error::{Error, Result};
 use crate::event::Syncs;
 use crate::format::segment::FRAMES_AT;
 use crate::live::Live;
+use crate::planted::{Bug, planted};
 use crate::segment::{End, Segment};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Instant, Mutex, MutexGuard, lock, wait, wait_at_most};
 use crate::wakers::{self, Wakers};
 use crate::watch::{Watch, Watching};
+use leader::Leadership;
 
 /// A segment that is not known to be durable whole.
 struct Part {
@@ -164,6 +167,9 @@ impl Commit {
         segments.push(Arc::clone(next));
         state.live.segments = Arc::new(segments);
         state.parts.push_back(Part { segment: Arc::clone(next), synced: FRAMES_AT });
+        if planted(Bug::WatermarkOverRotation) {
+            next.raise_watermark(FRAMES_AT);
+        }
         state.retire_whole();
     }
 
@@ -278,6 +284,9 @@ impl Commit {
     }
 
     fn wake_everybody(&self, mut state: MutexGuard<'_, State>) {
+        if planted(Bug::FailureWakesNobody) && state.failure.is_some() {
+            return;
+        }
         state.notify(&self.changed);
         state.wakers.everybody();
         self.watch.tell();
@@ -287,6 +296,9 @@ impl Commit {
 
     /// Wakes everybody, and lets the threads end: nothing will be written any more.
     fn end(&self, state: MutexGuard<'_, State>) {
+        if planted(Bug::CloseWakesNobody) && state.closed {
+            return;
+        }
         self.wake_everybody(state);
         self.sync_bell.end();
         self.upkeep_bell.end();
@@ -323,19 +335,25 @@ impl Commit {
     /// Syncs everything that is published now, without holding the lock meanwhile.
     fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Result<MutexGuard<'a, State>> {
         let jobs = state.jobs();
-        state.leading = true;
+        state.leading = !planted(Bug::TwoLeaders);
+        if planted(Bug::DurableBeforeSync) {
+            jobs.iter().flatten().try_for_each(|job| state.synced(job))?;
+        }
         drop(state);
-        let leadership = Leadership { commit: self, ended: false };
+        let leadership = Leadership::begin(self);
         let started = Instant::now();
         for job in jobs.iter().flatten() {
             if let Err(e) = job.segment.sync(job.from, job.to.offset) {
+                if planted(Bug::LeaderEndsBeforePoison) {
+                    lock(&self.state).leading = false;
+                }
                 return Err(self.poison(e));
             }
         }
         let mut state = leadership.end(&jobs, started.elapsed());
         self.durable_seq.store(state.live.durable_seq, Ordering::Release);
         let durable = state.live.durable_seq;
-        if state.wakers.durable(durable) {
+        if !planted(Bug::SyncForgetsWakers) && state.wakers.durable(durable) {
             self.sync_bell.ring();
         }
         Ok(state)
@@ -352,7 +370,7 @@ impl State {
     /// Whether the record that had the number `seq` in `epoch` is durable; an error if it was cut off since.
     fn is_durable(&self, seq: u64, epoch: usize) -> Result<bool> {
         match self.cuts[epoch.min(self.cuts.len())..].iter().min() {
-            Some(kept) if *kept < seq => Err(Error::TruncatedBack { last_seq: *kept }),
+            Some(kept) if *kept < seq && !planted(Bug::EpochIgnored) => Err(Error::TruncatedBack { last_seq: *kept }),
             _ => Ok(self.live.durable_seq >= seq),
         }
     }
@@ -372,13 +390,16 @@ impl State {
 
     /// Takes note that `job` was synced: only now may anything claim it.
     fn synced(&mut self, job: &Job) -> Result<()> {
-        let Some(index) = self.parts.iter().position(|part| Arc::ptr_eq(&part.segment, &job.segment)) else {
-            return Ok(());
-        };
-        self.parts[index].synced = job.to.offset;
-        self.live.durable_seq = job.segment.base_seq() + job.to.count - 1;
-        self.live.durable_offset = job.to.offset;
-        job.segment.witness(job.to.offset)?;
+        let to = if planted(Bug::SyncedTooFar) { job.segment.end() } else { job.to };
+        match self.parts.iter_mut().find(|part| Arc::ptr_eq(&part.segment, &job.segment)) {
+            Some(part) => part.synced = to.offset,
+            // A cut came between: what was synced is no more.
+            None if !planted(Bug::CutBesideLeader) => return Ok(()),
+            None => {}
+        }
+        self.live.durable_seq = job.segment.base_seq() + to.count - 1;
+        self.live.durable_offset = to.offset;
+        job.segment.witness(to.offset)?;
         self.retire_whole();
         Ok(())
     }
@@ -391,51 +412,5 @@ impl State {
         if let [only] = self.parts.make_contiguous() {
             only.segment.raise_watermark(only.synced);
         }
-    }
-}
-
-/// The right to sync; given up on every path, a panic included.
-struct Leadership<'a> {
-    commit: &'a Commit,
-    ended: bool,
-}
-
-impl<'a> Leadership<'a> {
-    fn end(mut self, jobs: &[Option<Job>; 2], elapsed: Duration) -> MutexGuard<'a, State> {
-        self.ended = true;
-        let commit = self.commit;
-        let mut state = lock(&commit.state);
-        let before = state.live.durable_seq;
-        let noted = jobs.iter().flatten().try_for_each(|job| state.synced(job));
-        let records = state.live.durable_seq - before;
-        state.syncs.micros.record(elapsed.as_micros() as u64);
-        state.syncs.group_records.record(records);
-        if let Err(e) = noted {
-            // The map was there for the sync, so this cannot be; but a claim that was not stored only says less.
-            state.failure.get_or_insert(Arc::new(e));
-            commit.refusing.store(true, Ordering::Release);
-            commit.sync_bell.end();
-            commit.upkeep_bell.end();
-        }
-        state.leading = false;
-        state.notify(&commit.changed);
-        commit.watch.tell();
-        state
-    }
-}
-
-impl Drop for Leadership<'_> {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        let mut state = lock(&self.commit.state);
-        state.leading = false;
-        state.failure.get_or_insert_with(|| {
-            let path = std::path::Path::new("the log");
-            Arc::new(Error::io("sync", path, io::Error::other("the thread that synced it panicked")))
-        });
-        self.commit.refusing.store(true, Ordering::Release);
-        self.commit.end(state);
     }
 }
