@@ -275,7 +275,7 @@ impl Wal {
     /// First, last, durable and checkpointed sequence number, in one consistent read.
     #[must_use]
     pub fn positions(&self) -> Positions {
-        self.engine.commit.live().positions()
+        self.engine.commit.positions()
     }
 
     /// Everything that is published now, without a copy.

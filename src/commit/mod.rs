@@ -15,7 +15,7 @@ use crate::doorbell::Doorbell;
 use crate::error::{Error, Result};
 use crate::event::Syncs;
 use crate::format::segment::FRAMES_AT;
-use crate::live::Live;
+use crate::live::{Live, Positions};
 use crate::planted::{Bug, planted};
 use crate::segment::{End, Segment};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -104,6 +104,11 @@ impl Commit {
     /// The log as of now.
     pub(crate) fn live(&self) -> Live {
         lock(&self.state).live.clone()
+    }
+
+    /// Where it begins and ends: the last seq is read while nothing can become durable, or it might be a later one.
+    pub(crate) fn positions(&self) -> Positions {
+        lock(&self.state).live.positions()
     }
 
     /// Changes what a view is made of.
