@@ -7,6 +7,7 @@ use crate::commit::Commit;
 use crate::error::{Error, Result};
 use crate::event::{Event, Histogram, Listener, Stats};
 use crate::format::stats;
+use crate::index::Budget;
 use crate::live::{Live, Positions};
 use crate::options::{Background, Options, SyncMode};
 use crate::planted::{Bug, planted};
@@ -43,6 +44,8 @@ pub(crate) struct Engine {
     ahead: Mutex<Ahead>,
     /// Where the log shows itself, if it can, and since when it has been open.
     board: Option<(Board, u64)>,
+    /// What the indexes of its segments share.
+    pub(crate) index_budget: Arc<Budget>,
 }
 
 /// What came of a write, and whether it went into a new segment.
@@ -59,6 +62,8 @@ impl Engine {
         let Recovered { readers, manifest, segments, tail, spares, next_ordinal, .. } = recovered;
         let header = manifest.current().header;
         let meta = Arc::from(manifest.current().meta.as_slice());
+        let index_budget = Budget::new(options.index_memory);
+        segments.iter().for_each(|segment| segment.index().draw_on(&index_budget));
         let active = Arc::clone(&segments[segments.len() - 1]);
         let live = Live {
             first_seq: header.first_seq,
@@ -93,6 +98,7 @@ impl Engine {
             dozing: AtomicBool::new(false),
             ahead: Mutex::default(),
             board,
+            index_budget,
         }
     }
 
@@ -176,6 +182,7 @@ impl Engine {
     /// Goes on in the next segment; whoever calls this has asked whether there is one.
     fn rotate(&self, writer: &mut Writer, need: usize) {
         if let Some(next) = writer.rotate(need) {
+            next.index().draw_on(&self.index_budget);
             self.commit.rotated(&next);
         }
     }

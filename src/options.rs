@@ -70,6 +70,7 @@ pub struct Options {
     pub(crate) user_tag: Option<[u8; 16]>,
     pub(crate) file_mode: u32,
     pub(crate) background: Background,
+    pub(crate) index_memory: usize,
     pub(crate) listener: Listener,
 }
 
@@ -99,6 +100,7 @@ impl Options {
             file_mode: 0o600,
             background: Background::Thread,
             listener: Listener(None),
+            index_memory: 16 << 20,
         }
     }
 
@@ -149,6 +151,14 @@ impl Options {
     #[must_use]
     pub fn file_mode(mut self, mode: u32) -> Self {
         self.file_mode = mode;
+        self
+    }
+
+    /// Bytes that may be taken, at most, for knowing where records stand (default 16 MiB): at best an eighth of a byte
+    /// for a record, in segments in which something was looked up. With less, a lookup walks further.
+    #[must_use]
+    pub fn index_memory(mut self, bytes: usize) -> Self {
+        self.index_memory = bytes;
         self
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::name::READERS;
+use crate::index::Budget;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::recovery::examine::{Access, Examined, check_files, examine};
 use crate::recovery::refuse_lost_manifest;
@@ -30,6 +31,9 @@ pub struct Reader {
     pub(crate) storage: Storage,
     pub(crate) readers: Arc<StoredFile>,
 }
+
+/// Bytes that the indexes of a snapshot may take.
+const INDEX_MEMORY: usize = 16 << 20;
 
 /// A state of the log that held together while it was looked at.
 struct Observed {
@@ -153,5 +157,7 @@ fn attach(storage: &Storage, observed: &Observed) -> Result<Vec<Arc<Segment>>> {
     }
     let entry = crate::format::manifest::Entry { base_seq: examined.judged.base_seq, ..last };
     segments.push(Segment::view(storage, entry, examined.end())?);
+    let budget = Budget::new(INDEX_MEMORY);
+    segments.iter().for_each(|segment| segment.index().draw_on(&budget));
     Ok(segments)
 }

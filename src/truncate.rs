@@ -124,6 +124,7 @@ fn start_again(
     }
     let Some(active) = early.or_else(|| writer.restart(base_seq)) else { return Err(Error::Closed) };
     segments.push(active);
+    segments.iter().for_each(|segment| segment.index().draw_on(&engine.index_budget));
     let first_seq = if is_reset { base_seq } else { live.first_seq };
     let dropped = live.segments[kept..].to_vec();
     for segment in &live.segments[kept.saturating_sub(1)..] {
