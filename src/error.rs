@@ -34,7 +34,9 @@ pub enum Error {
     },
 
     /// Something that was durable is damaged.
-    #[error("{0}; restore the file from a copy, or go on with the records before it in a new log")]
+    #[error(
+        "{0}; restore the file from a copy, or see what a repair would keep: `mmap-wal repair`, `Log::plan_repair`"
+    )]
     Corrupt(Box<Corruption>),
 
     /// The log ends in a torn record or batch, and [`strict`](crate::Options::strict) refuses that.
@@ -42,11 +44,16 @@ pub enum Error {
     TornTail(Box<Corruption>),
 
     /// A segment that the manifest names is absent, or has another length.
-    #[error("{0}; restore the file from a copy, or go on with what is left in a new log")]
+    #[error(
+        "{0}; restore the file from a copy, or see what a repair would keep: `mmap-wal repair`, `Log::plan_repair`"
+    )]
     MissingSegment(Box<MissingSegment>),
 
     /// There are segments, or a manifest file, but no slot of the manifest verifies.
-    #[error("no slot of {} verifies; restore it from a copy", path.display())]
+    #[error(
+        "no slot of {} verifies; restore it from a copy, or see what can be rebuilt from the segments: `mmap-wal repair`, `Log::plan_repair`",
+        path.display()
+    )]
     NoManifest {
         /// The manifest that should be there.
         path: Box<PathBuf>,
@@ -129,6 +136,13 @@ pub enum Error {
         from: u64,
         /// The last number that is missing.
         to: u64,
+    },
+
+    /// The log is no longer what a repair was planned for.
+    #[error("the log in {} has changed since the repair was planned; plan it again", path.display())]
+    Stale {
+        /// The directory of the log.
+        path: Box<PathBuf>,
     },
 
     /// An option is out of its range.

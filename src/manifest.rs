@@ -103,7 +103,7 @@ impl ManifestFile {
 
     /// Brings the manifest of a new log into being.
     pub(crate) fn create(storage: &Storage, first: Manifest) -> Result<Self> {
-        let (file, slot_len) = write_anew(storage, &first, FIRST_SLOT)?;
+        let (file, slot_len) = write_anew(storage, &first, slot_for(FIRST_SLOT, first.entries.len()))?;
         Ok(Self { storage: storage.clone(), file, slot_len, newest: 0, current: first })
     }
 
@@ -135,7 +135,7 @@ impl ManifestFile {
         if count + AHEAD <= slot::room(self.slot_len) {
             return Ok(());
         }
-        match write_anew(&self.storage, &self.current, self.slot_len * 2) {
+        match write_anew(&self.storage, &self.current, slot_for(self.slot_len * 2, count)) {
             Ok((file, slot_len)) => {
                 (self.file, self.slot_len, self.newest) = (file, slot_len, 0);
                 Ok(())
@@ -173,6 +173,13 @@ impl ManifestFile {
         self.file.write_at(bytes, (index * self.slot_len) as u64)?;
         self.file.sync()
     }
+}
+
+/// The first slot size from `least` on, by doubling, that has room for `count` entries; the largest that is read if none.
+fn slot_for(least: usize, count: usize) -> usize {
+    let sizes = std::iter::successors(Some(least), |size| Some(size * 2)).take_while(|size| *size <= MAX_SLOT);
+    let mut fitting = sizes.skip_while(|size| slot::room(*size) < count);
+    fitting.next().unwrap_or(MAX_SLOT)
 }
 
 /// Writes a whole manifest file beside the present one and puts it in its place.

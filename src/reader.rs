@@ -47,7 +47,9 @@ impl Reader {
     /// # Errors
     /// [`Error::Io`] if there is no log or it cannot be read; [`Error::NoManifest`] or [`Error::Version`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        let (storage, readers) = attend(dir.as_ref())?;
+        let storage = Storage::new(dir.as_ref(), 0o600, None);
+        present(&storage)?;
+        let readers = attend(&storage)?;
         Ok(Self { storage, readers })
     }
 
@@ -61,13 +63,11 @@ impl Reader {
     }
 }
 
-/// The directory of a log that is there, and the lock that keeps its files from being used again.
-pub(crate) fn attend(dir: &Path) -> Result<(Storage, Arc<StoredFile>)> {
-    let storage = Storage::new(dir, 0o600, None);
-    present(&storage)?;
-    let readers = open_readers(&storage)?;
+/// The lock that keeps the files of a log that is there from being used again.
+pub(crate) fn attend(storage: &Storage) -> Result<Arc<StoredFile>> {
+    let readers = open_readers(storage)?;
     readers.lock_shared()?;
-    Ok((storage, Arc::new(readers)))
+    Ok(Arc::new(readers))
 }
 
 /// Everything that is there now.

@@ -135,7 +135,7 @@ impl Spare {
 
 fn write_identity(storage: &Storage, file: &StoredFile, how: &Preparation) -> Result<()> {
     let Preparation { log_id, ordinal, salt, capacity, .. } = *how;
-    let copy = Identity { salt, log_id, ordinal, capacity, created: storage.now() }.encode();
+    let copy = Identity { salt, log_id, ordinal, capacity, created: storage.now(), replaces: 0 }.encode();
     let mut page = [0; PAGE];
     for at in IDENTITY_AT {
         page[at..at + IDENTITY_LEN].copy_from_slice(&copy);

@@ -11,12 +11,13 @@ const IDENTITY_LOG_ID: usize = IDENTITY_SALT + 4;
 const IDENTITY_ORDINAL: usize = IDENTITY_LOG_ID + 16;
 const IDENTITY_CAPACITY: usize = IDENTITY_ORDINAL + 8;
 const IDENTITY_CREATED: usize = IDENTITY_CAPACITY + 8;
+const IDENTITY_REPLACES: usize = IDENTITY_CREATED + 8;
 const IDENTITY_CRC: usize = IDENTITY_LEN - 4;
 /// Length of an identity.
 pub(crate) const IDENTITY_LEN: usize = 128;
 /// Where the two copies of the identity stand.
 pub(crate) const IDENTITY_AT: [usize; 2] = [0, SECTOR];
-const _: () = assert!(IDENTITY_CREATED + 8 <= IDENTITY_CRC && IDENTITY_AT[1] + IDENTITY_LEN <= PAGE);
+const _: () = assert!(IDENTITY_REPLACES + 8 <= IDENTITY_CRC && IDENTITY_AT[1] + IDENTITY_LEN <= PAGE);
 
 /// Where `published` stands.
 pub(crate) const PUBLISHED_AT: usize = PAGE;
@@ -47,6 +48,8 @@ pub(crate) struct Identity {
     pub(crate) capacity: u64,
     /// Unix time of preparation in nanoseconds.
     pub(crate) created: u64,
+    /// The ordinal of the damaged segment whose records these are and in whose place it stands; 0 if it is none.
+    pub(crate) replaces: u64,
 }
 
 impl Identity {
@@ -60,6 +63,7 @@ impl Identity {
         put(&mut bytes, IDENTITY_ORDINAL, &self.ordinal.to_le_bytes());
         put(&mut bytes, IDENTITY_CAPACITY, &self.capacity.to_le_bytes());
         put(&mut bytes, IDENTITY_CREATED, &self.created.to_le_bytes());
+        put(&mut bytes, IDENTITY_REPLACES, &self.replaces.to_le_bytes());
         let crc = salted_crc(0, &bytes[..IDENTITY_CRC]);
         put(&mut bytes, IDENTITY_CRC, &crc.to_le_bytes());
         bytes
@@ -68,8 +72,7 @@ impl Identity {
     /// The copy in `bytes`, iff it is whole and verifies.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: [u8; IDENTITY_LEN] = array(bytes.get(..IDENTITY_LEN)?, 0);
-        let known = bytes.starts_with(MAGIC) && get_u32(&bytes, IDENTITY_VERSION) == VERSION;
-        if !known || salted_crc(0, &bytes[..IDENTITY_CRC]) != get_u32(&bytes, IDENTITY_CRC) {
+        if version(&bytes) != Some(VERSION) {
             return None;
         }
         Some(Self {
@@ -78,8 +81,16 @@ impl Identity {
             ordinal: get_u64(&bytes, IDENTITY_ORDINAL),
             capacity: get_u64(&bytes, IDENTITY_CAPACITY),
             created: get_u64(&bytes, IDENTITY_CREATED),
+            replaces: get_u64(&bytes, IDENTITY_REPLACES),
         })
     }
+}
+
+/// The version of the identity in `bytes`, iff it is whole and its CRC verifies.
+pub(crate) fn version(bytes: &[u8]) -> Option<u32> {
+    let bytes = bytes.get(..IDENTITY_LEN)?;
+    let whole = bytes.starts_with(MAGIC) && salted_crc(0, &bytes[..IDENTITY_CRC]) == get_u32(bytes, IDENTITY_CRC);
+    whole.then(|| get_u32(bytes, IDENTITY_VERSION))
 }
 
 /// The check of the word `value`.

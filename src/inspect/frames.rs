@@ -53,7 +53,11 @@ pub(crate) fn frames(storage: &Storage, ordinal: u64) -> Result<Frames> {
     let len = file.len()?.min(MAX_CAPACITY as u64) as usize;
     let mut bytes = vec![0; len];
     file.read_at(&mut bytes, 0)?;
-    let named = present(storage)?.entries.into_iter().find(|entry| entry.ordinal == ordinal);
+    let named = match present(storage) {
+        Ok(manifest) => manifest.entries.into_iter().find(|entry| entry.ordinal == ordinal),
+        Err(Error::NoManifest { .. }) => None,
+        Err(e) => return Err(e),
+    };
     let identity = || IDENTITY_AT.into_iter().find_map(|at| Identity::decode(bytes.get(at..)?));
     let Some(salt) = named.map(|entry| entry.salt).or_else(|| identity().map(|copy| copy.salt)) else {
         let reason = "the manifest does not name the file, and it does not say what it is";

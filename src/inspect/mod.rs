@@ -1,25 +1,38 @@
 //! A log as an examiner sees it: what it is made of, whether all of it verifies, and its bytes frame by frame.
 //!
-//! Nothing here writes, and nothing touches the writer's lock: everything works beside a living writer, and on a log
-//! that is damaged.
+//! Nothing here writes to the log or touches the writer's lock, [`Log::repair`] apart: everything works beside a living
+//! writer, and on a log that is damaged.
 
+mod assess;
+mod ending;
+mod files;
 mod frames;
 mod holder;
 mod live;
+mod make;
+mod plan;
 mod prefix;
+mod rebuild;
+mod repair;
+mod runs;
+mod salvage;
 mod stat;
+mod survey;
 mod verify;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::inspect::survey::Survey;
 use crate::reader::{attend, present};
-use crate::storage::{Storage, StoredFile};
+use crate::storage::{Observer, Storage, StoredFile};
 
 pub use crate::inspect::frames::{Frames, RawFrame};
 pub use crate::inspect::live::{LiveStat, ReaderStat};
+pub use crate::inspect::plan::{Lost, NewSegment, RebuiltManifest, RepairPlan, SetAside};
 pub use crate::inspect::prefix::Prefix;
+pub use crate::inspect::salvage::Salvage;
 pub use crate::inspect::stat::{SegmentRole, SegmentStat, Stat};
 pub use crate::inspect::verify::{Progress, Verification};
 
@@ -47,14 +60,28 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log in `dir` for examination.
+    /// Opens the log in `dir` for examination, also if its manifest is lost: then only [`Log::frames`],
+    /// [`Log::plan_repair`], [`Log::repair`] and [`Log::salvage`] can do something with it.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if there is no log or it cannot be read,
-    /// [`Error::NoManifest`](crate::Error::NoManifest) or [`Error::Version`](crate::Error::Version) if it is not known
-    /// what the log is.
+    /// [`Error::Version`](crate::Error::Version) if it is of a later format.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        let (storage, readers) = attend(dir.as_ref())?;
+        Self::open_observed(dir, None)
+    }
+
+    /// As [`Log::open`], with `observer` between the log and the file system.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    #[doc(hidden)]
+    pub fn open_observed(dir: impl AsRef<Path>, observer: Option<Arc<dyn Observer>>) -> Result<Self> {
+        let storage = Storage::new(dir.as_ref(), 0o600, observer);
+        match present(&storage) {
+            Ok(_) | Err(crate::error::Error::NoManifest { .. }) => {}
+            Err(e) => return Err(e),
+        }
+        let readers = attend(&storage)?;
         Ok(Self { storage, readers })
     }
 
@@ -77,7 +104,7 @@ impl Log {
     /// The ordinals of the segments that the manifest names, in order: also where [`Log::stat`] fails for a damage.
     ///
     /// # Errors
-    /// As [`Log::open`].
+    /// As [`Log::open`], and [`Error::NoManifest`](crate::Error::NoManifest).
     pub fn ordinals(&self) -> Result<Vec<u64>> {
         Ok(present(&self.storage)?.entries.iter().map(|entry| entry.ordinal).collect())
     }
@@ -88,7 +115,7 @@ impl Log {
     /// every now and then.
     ///
     /// # Errors
-    /// As [`Log::open`]: if it is not known what the log is.
+    /// As [`Log::open`], and [`Error::NoManifest`](crate::Error::NoManifest): if it is not known what the log is.
     pub fn verify(&self, progress: impl FnMut(Progress)) -> Result<Verification> {
         verify::verify(&self.storage, progress)
     }
@@ -107,8 +134,82 @@ impl Log {
     /// Damage inside a segment shows only when the replay comes to it.
     ///
     /// # Errors
-    /// As [`Log::open`].
+    /// As [`Log::open`], and [`Error::NoManifest`](crate::Error::NoManifest).
     pub fn prefix(&self) -> Result<Prefix> {
         prefix::prefix(&self.storage, &self.readers)
+    }
+
+    /// Finds what is damaged, and what a repair would do about it; reads everything and writes nothing.
+    ///
+    /// Everything that verifies is kept, but for records of batches that are not whole. What is lost becomes a gap in the
+    /// numbers, at which a replay yields [`Error::Gap`](crate::Error::Gap) once and goes on behind it. No number that may
+    /// have been durable is given again.
+    ///
+    /// # Errors
+    /// As [`Log::open`]; [`Error::Foreign`](crate::Error::Foreign) if the segments are those of another log than the
+    /// manifest, or of two; [`Error::Io`](crate::Error::Io) if a lost manifest cannot be made of what they say.
+    pub fn plan_repair(&self) -> Result<RepairPlan> {
+        let mut before: Option<std::result::Result<RepairPlan, String>> = None;
+        loop {
+            let looked = Survey::take(&self.storage).map(|survey| survey.plan);
+            let now = match &looked {
+                Ok(plan) if plan.is_empty() => return looked,
+                Ok(plan) => Ok(plan.clone()),
+                Err(e) => Err(e.to_string()),
+            };
+            // Beside a writer, what is seen may belong to two moments: only what is wrong twice is wrong.
+            if before.as_ref() == Some(&now) {
+                return looked;
+            }
+            before = Some(now);
+        }
+    }
+
+    /// Carries out what [`Log::plan_repair`] has planned, under the writer's lock. After that
+    /// [`Wal::open`](crate::Wal::open) works and shows what the plan keeps.
+    ///
+    /// Nothing is deleted: damaged files keep their bytes under the names that the plan tells. After a crash, or an error,
+    /// the log is as before or as repaired; plan and repair again.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), mmap_wal::Error> {
+    /// # let dir = tempfile::tempdir().expect("a temporary directory");
+    /// # let dir = dir.path();
+    /// use mmap_wal::{Error, Wal, inspect::Log};
+    /// # let wal = Wal::open(dir)?;
+    /// # wal.append(b"one")?;
+    /// # wal.append(b"two")?;
+    /// # wal.close()?;
+    /// # std::fs::remove_file(dir.join("MANIFEST")).expect("a removal");
+    /// assert!(matches!(Wal::open(dir), Err(Error::NoManifest { .. })));
+    /// let log = Log::open(dir)?;
+    /// let plan = log.plan_repair()?;
+    /// println!("{plan}");
+    /// assert!(plan.lost.is_empty());
+    /// log.repair(&plan)?;
+    /// assert_eq!(Wal::open(dir)?.append(b"three")?, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Locked`](crate::Error::Locked) if a writer has the log open;
+    /// [`Error::Stale`](crate::Error::Stale) if it has changed since the plan was made;
+    /// [`Error::NoSpace`](crate::Error::NoSpace) if the new segments do not fit, and then nothing was changed;
+    /// [`Error::Io`](crate::Error::Io), also for a file system without hard links; and as [`Log::plan_repair`].
+    pub fn repair(&self, plan: &RepairPlan) -> Result<()> {
+        if plan.is_empty() { Ok(()) } else { repair::repair(&self.storage, plan) }
+    }
+
+    /// Copies every record that verifies into a new log in `dir`, which must not be there or be empty: with their
+    /// numbers, tags and batches, and also those of batches that are not whole. Works beside a living writer.
+    ///
+    /// If it fails or is killed, `dir` holds no manifest: what is there is no log yet and can be removed.
+    ///
+    /// # Errors
+    /// As [`Log::plan_repair`]; [`Error::NoSpace`](crate::Error::NoSpace); [`Error::Io`](crate::Error::Io), also if `dir`
+    /// is not empty.
+    pub fn salvage(&self, dir: impl AsRef<Path>) -> Result<Salvage> {
+        salvage::salvage(&self.storage, dir.as_ref())
     }
 }

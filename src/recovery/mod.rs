@@ -75,7 +75,8 @@ fn recover(storage: &Storage, options: &Options, new_names: &[PathBuf], started:
     Ok(Recovered { readers: Arc::new(readers), manifest, segments, tail, spares, next_ordinal, report })
 }
 
-fn take_lock(storage: &Storage) -> Result<StoredFile> {
+/// Takes the writer's lock, without waiting.
+pub(crate) fn take_lock(storage: &Storage) -> Result<StoredFile> {
     let lock = storage.open_or_create(LOCK)?;
     if !lock.try_lock_exclusive()? {
         let mut text = vec![0; lock.len()?.min(32) as usize];
@@ -133,7 +134,7 @@ fn report(state: &Manifest, examined: &Examined) -> RecoveryReport {
 /// An ordinal above every segment that is named, and above every file that stands there, so that none is in the way.
 ///
 /// A file can be named with a number that no log reaches; counting on from there would use the numbers up.
-fn next_ordinal(state: &Manifest, listed: &[Listed]) -> u64 {
+pub(crate) fn next_ordinal(state: &Manifest, listed: &[Listed]) -> u64 {
     let named = state.entries.iter().map(|entry| entry.ordinal);
     let found = listed.iter().filter_map(|file| SegmentName::decode(&file.name));
     named.chain(found.filter(|ordinal| *ordinal <= MAX_NUMBER / 2)).max().map_or(1, |last| last.saturating_add(1))
@@ -233,7 +234,8 @@ fn sync_names(storage: &Storage, changed: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-fn random_id(storage: &Storage) -> Result<[u8; 16]> {
+/// A random id for a new log.
+pub(crate) fn random_id(storage: &Storage) -> Result<[u8; 16]> {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&storage.random()?.to_le_bytes());
     id[8..].copy_from_slice(&storage.random()?.to_le_bytes());

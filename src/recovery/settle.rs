@@ -76,8 +76,9 @@ fn restore_identity(file: &StoredFile, image: &Image, log_id: [u8; 16]) -> Resul
     if copies.iter().all(Option::is_some) {
         return Ok(());
     }
-    let created = copies.iter().flatten().next().map_or(0, |copy| copy.created);
-    let whole = Identity { salt, log_id, ordinal, capacity, created }.encode();
+    let other = copies.iter().flatten().next();
+    let (created, replaces) = other.map_or((0, 0), |copy| (copy.created, copy.replaces));
+    let whole = Identity { salt, log_id, ordinal, capacity, created, replaces }.encode();
     for (at, copy) in IDENTITY_AT.into_iter().zip(copies) {
         if copy.is_none() {
             file.write_at(&whole, at as u64)?;

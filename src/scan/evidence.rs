@@ -47,7 +47,7 @@ const STRIDE: usize = 64;
 ///
 /// Honest frames do not overlap, so hashing each is at most one pass. Once that much was hashed the bytes are crafted
 /// (payloads that look like headers of long frames), and CRCs come from a table of prefix CRCs instead.
-struct Verifier<'a> {
+pub(crate) struct Verifier<'a> {
     /// The bytes from [`FRAMES_AT`] on.
     frames: &'a [u8],
     salt: u32,
@@ -62,7 +62,8 @@ struct Verifier<'a> {
 }
 
 impl<'a> Verifier<'a> {
-    fn new(frames: &'a [u8], salt: u32, from: usize) -> Self {
+    /// For the frames at or behind `from`, an offset in the file; `frames` is the bytes from [`FRAMES_AT`] on.
+    pub(crate) fn new(frames: &'a [u8], salt: u32, from: usize) -> Self {
         let start = from.saturating_sub(FRAMES_AT);
         let direct = frames.len().saturating_sub(start);
         Self {
@@ -100,7 +101,8 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    fn verifies(&mut self, at: usize, header: &Header) -> bool {
+    /// Whether the CRC of the frame at `at` is right; `header` came from [`frame::peek`] at `at`.
+    pub(crate) fn verifies(&mut self, at: usize, header: &Header) -> bool {
         let (crc, covered) = frame::checked(self.frames, at, header);
         let initial = frame::initial(self.salt, at);
         match self.direct.checked_sub(covered.len()) {

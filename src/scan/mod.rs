@@ -8,6 +8,7 @@ mod evidence;
 mod frames;
 mod judge;
 
+pub(crate) use evidence::Verifier;
 pub(crate) use frames::walk;
 pub(crate) use judge::{Damage, Judged, Tail, Unsealed, closed_at, judge};
 

@@ -41,6 +41,8 @@ pub(crate) struct Listed {
     pub(crate) name: String,
     pub(crate) is_file: bool,
     pub(crate) len: u64,
+    /// What tells two names of one file from two files.
+    pub(crate) inode: u64,
 }
 
 impl Storage {
@@ -163,7 +165,7 @@ impl Storage {
                     other => other?,
                 };
                 let name = entry.file_name().to_string_lossy().into_owned();
-                listed.push(Listed { name, is_file: metadata.is_file(), len: metadata.len() });
+                listed.push(Listed { name, is_file: metadata.is_file(), len: metadata.len(), inode: metadata.ino() });
             }
             Ok(listed)
         })

@@ -1,0 +1,188 @@
+//! What a lost manifest would say, as far as the segment files know it.
+
+use crate::error::{Error, Foreign, Result};
+use crate::format::PAGE;
+use crate::format::frame;
+use crate::format::manifest::{Entry, Header, MAX_NUMBER, Role};
+use crate::format::name::{MANIFEST, SegmentName};
+use crate::format::segment::{self, FRAMES_AT, IDENTITY_AT, Identity};
+use crate::inspect::files::Loaded;
+use crate::inspect::runs::{Bounds, Found, Mark, find};
+use crate::manifest::Manifest;
+use crate::scan;
+use crate::segment::file_name;
+use crate::storage::{Listed, Storage};
+
+/// A manifest made of what the segment files say.
+pub(crate) struct Rebuilt {
+    pub(crate) manifest: Manifest,
+    /// Files that say nothing or something else, and why they go.
+    pub(crate) aside: Vec<(String, &'static str)>,
+}
+
+/// A segment file that says what it is.
+struct File {
+    identity: Identity,
+    virgin: bool,
+    /// Its first number, if it was begun.
+    base_seq: Option<u64>,
+}
+
+impl File {
+    /// Where it stands among the others.
+    fn place(&self) -> (u64, u64) {
+        let Identity { ordinal, replaces, .. } = self.identity;
+        (if replaces == 0 { ordinal } else { replaces }, ordinal)
+    }
+
+    fn entry(&self) -> Entry {
+        let Identity { salt, ordinal, capacity, .. } = self.identity;
+        Entry { ordinal, salt, virgin: self.virgin, capacity, base_seq: 0, end_offset: 0, last_seq: 0 }
+    }
+}
+
+/// Makes a manifest of the segment files among `listed`.
+///
+/// # Errors
+/// `Foreign` if they are of two logs, `Version` if one is of a later format, `Io` if they do not say enough.
+pub(crate) fn rebuild(storage: &Storage, listed: &[Listed]) -> Result<Rebuilt> {
+    let (mut files, mut aside) = (Vec::new(), Vec::new());
+    let mut next_seq = 1;
+    for (name, ordinal) in by_ordinal(listed) {
+        let loaded = Loaded::read(storage, name, usize::MAX)?;
+        refuse_version(storage, name, &loaded)?;
+        match loaded.identity() {
+            None => aside.push((name.to_owned(), "it does not say what it is")),
+            Some(identity) if identity.ordinal != ordinal => {
+                aside.push((name.to_owned(), "its header is that of another segment"));
+            }
+            Some(identity) if Entry { base_seq: 0, ..entry_of(&identity) }.role() != Some(Role::Spare) => {
+                aside.push((name.to_owned(), "its header makes no sense"));
+            }
+            Some(identity) => {
+                let file = file(identity, &loaded, next_seq);
+                next_seq = file.base_seq.map_or(next_seq, |base| found(&file, &loaded, base, u64::MAX).end.seq);
+                files.push(file);
+            }
+        }
+    }
+    let log_id = one_log(storage, &files)?;
+    drop_unfinished(&mut files);
+    files.sort_by_key(File::place);
+    let entries = entries(storage, &files, &mut aside)?;
+    let first_seq = entries[0].base_seq;
+    let header = Header { generation: 1, log_id, user_tag: [0; 16], first_seq, checkpoint_seq: 0, clean_offset: 0 };
+    Ok(Rebuilt { manifest: Manifest { header, meta: Vec::new(), entries }, aside })
+}
+
+fn by_ordinal(listed: &[Listed]) -> Vec<(&str, u64)> {
+    let named = |file: &'_ Listed| SegmentName::decode(&file.name).filter(|_| file.is_file);
+    let mut files: Vec<(&str, u64)> =
+        listed.iter().filter_map(|file| named(file).map(|ordinal| (file.name.as_str(), ordinal))).collect();
+    files.sort_unstable_by_key(|(_, ordinal)| *ordinal);
+    files
+}
+
+fn entry_of(identity: &Identity) -> Entry {
+    File { identity: *identity, virgin: true, base_seq: None }.entry()
+}
+
+fn refuse_version(storage: &Storage, name: &str, loaded: &Loaded) -> Result<()> {
+    let versions = IDENTITY_AT.into_iter().filter_map(|at| segment::version(&loaded.head[at..]));
+    match versions.max() {
+        Some(version) if version > crate::format::VERSION => {
+            Err(Error::Version { version, features: 0, path: Box::new(storage.path(name)) })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn one_log(storage: &Storage, files: &[File]) -> Result<[u8; 16]> {
+    let Some(first) = files.first() else { return Err(unknowable(storage, "no segment file says what log it is of")) };
+    match files.iter().find(|file| file.identity.log_id != first.identity.log_id) {
+        None => Ok(first.identity.log_id),
+        Some(other) => {
+            let path = storage.path(file_name(other.identity.ordinal).as_str());
+            let reason = "its header carries another id than that of the segment with the least number";
+            Err(Error::Foreign(Box::new(Foreign { path, reason })))
+        }
+    }
+}
+
+fn unknowable(storage: &Storage, reason: &'static str) -> Error {
+    Error::io("rebuild", &storage.path(MANIFEST), std::io::Error::other(reason))
+}
+
+/// Leaves out what a repair that was not finished has made: what it would have replaced is still there.
+fn drop_unfinished(files: &mut Vec<File>) {
+    let there: Vec<u64> = files.iter().map(|file| file.identity.ordinal).collect();
+    files.retain(|file| file.identity.replaces == 0 || there.binary_search(&file.identity.replaces).is_err());
+}
+
+/// Whether the segment was begun, and where; `next_seq` is the number behind the records of the ordinals before.
+fn file(identity: Identity, loaded: &Loaded, next_seq: u64) -> File {
+    let Identity { salt, capacity, ordinal, .. } = identity;
+    let virgin = scan::is_zero(&loaded.frames);
+    let first = || frame::decode(&loaded.frames, FRAMES_AT, salt).map(|header| header.seq).filter(|seq| *seq >= 1);
+    let word = segment::begun(&loaded.head, salt).or_else(first).filter(|base| *base < MAX_NUMBER);
+    let base_seq = word.or_else(|| {
+        // Its start is damaged. The first segment of a log begins with 1, the others where the one before ends.
+        let base_seq = if ordinal == 1 { 1 } else { next_seq };
+        let capacity = capacity as usize;
+        let bounds = Bounds { base_seq, ahead: 0, last_seq: MAX_NUMBER - 1, to: capacity };
+        let found = find(&loaded.frames, salt, &bounds, &[]);
+        let is_used = !found.stretches.is_empty() || (ordinal == 1 && !scan::is_zero(&loaded.head[PAGE..]));
+        is_used.then_some(base_seq)
+    });
+    File { identity, virgin, base_seq }
+}
+
+fn found(file: &File, loaded: &Loaded, base_seq: u64, below: u64) -> Found {
+    let Identity { salt, capacity, .. } = file.identity;
+    let last_seq = below.min(MAX_NUMBER) - 1;
+    let durable = segment::durable(&loaded.head, salt, capacity as usize);
+    let bounds = Bounds { base_seq, ahead: 0, last_seq, to: capacity as usize };
+    find(&loaded.frames, salt, &bounds, durable.as_slice())
+}
+
+/// The entries, in order; segments of which nothing is left in the log are put `aside`.
+fn entries(storage: &Storage, files: &[File], aside: &mut Vec<(String, &'static str)>) -> Result<Vec<Entry>> {
+    let mut begun: Vec<(&File, u64)> = files.iter().filter_map(|file| file.base_seq.map(|base| (file, base))).collect();
+    if begun.is_empty() {
+        // A log to which nothing was ever appended begins in its first segment.
+        begun.extend(files.iter().find(|file| file.identity.ordinal == 1).map(|file| (file, 1)));
+    }
+    let Some(((active, base_seq), earlier)) = begun.split_last() else {
+        return Err(unknowable(storage, "no segment says where its records begin"));
+    };
+    let mut below = *base_seq;
+    let mut sealed = Vec::new();
+    for (file, base_seq) in earlier.iter().rev() {
+        // What a later segment begins with was cut off in the earlier ones.
+        if *base_seq >= below {
+            aside.push((
+                file_name(file.identity.ordinal).as_str().to_owned(),
+                "all its records were cut off, or are in a later segment",
+            ));
+            continue;
+        }
+        let name = file_name(file.identity.ordinal);
+        let end = end_below(file, &Loaded::read(storage, name.as_str(), usize::MAX)?, *base_seq, below);
+        let entry = Entry { base_seq: *base_seq, end_offset: end.offset as u64, last_seq: end.seq - 1, ..file.entry() };
+        sealed.push(Entry { virgin: true, ..entry });
+        below = *base_seq;
+    }
+    sealed.reverse();
+    // Bytes in it that are not frames may be those of an earlier life.
+    sealed.push(Entry { base_seq: *base_seq, virgin: false, ..active.entry() });
+    let used: Vec<u64> = begun.iter().map(|(file, _)| file.identity.ordinal).collect();
+    sealed.extend(files.iter().filter(|file| !used.contains(&file.identity.ordinal)).map(File::entry));
+    Ok(sealed)
+}
+
+/// The end of the last batch below the number `below`.
+fn end_below(file: &File, loaded: &Loaded, base_seq: u64, below: u64) -> Mark {
+    let found = found(file, loaded, base_seq, below);
+    let ends = found.stretches.iter().rev().find(|stretch| stretch.whole() > 0).map(|stretch| stretch.whole_to);
+    ends.unwrap_or(Mark { offset: FRAMES_AT, seq: base_seq })
+}

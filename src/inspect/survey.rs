@@ -1,0 +1,232 @@
+//! The whole of a log that may be damaged: what is found, and what a repair would make of it.
+
+use crate::error::{Error, Result};
+use crate::format::manifest::Entry;
+use crate::format::name::MANIFEST;
+use crate::format::segment::FRAMES_AT;
+use crate::inspect::assess::{Assessment, Extent, Files, Part, Tail};
+use crate::inspect::ending::assess_end;
+use crate::inspect::files::Loaded;
+use crate::inspect::plan::{Lost, NewSegment, RebuiltManifest, RepairPlan, SetAside, time};
+use crate::inspect::rebuild::{Rebuilt, rebuild};
+use crate::inspect::runs::Stretch;
+use crate::reader::present;
+use crate::recovery::next_ordinal;
+use crate::segment::file_name;
+use crate::storage::{Listed, Storage};
+
+/// What was found.
+pub(crate) struct Survey {
+    pub(crate) found: Assessment,
+    /// Whether there was no manifest.
+    pub(crate) is_rebuilt: bool,
+    pub(crate) plan: RepairPlan,
+    /// The sealed segments as a repair leaves them.
+    pub(crate) sealed: Vec<Slot>,
+    /// The ordinal of a fresh segment to go on in, if one has to be made.
+    pub(crate) fresh: Option<u64>,
+}
+
+/// A sealed segment as a repair leaves it.
+pub(crate) enum Slot {
+    Kept(Entry),
+    /// Made of these frames of that segment.
+    Copied {
+        ordinal: u64,
+        from: Entry,
+        created: u64,
+        stretch: Stretch,
+    },
+    /// An empty one, so that a gap at the front is seen.
+    Empty {
+        ordinal: u64,
+        base_seq: u64,
+    },
+}
+
+impl Survey {
+    /// Looks at everything, and writes nothing.
+    ///
+    /// # Errors
+    /// As [`Log::plan_repair`](crate::inspect::Log::plan_repair).
+    pub(crate) fn take(storage: &Storage) -> Result<Self> {
+        let (manifest, rebuilt) = match present(storage) {
+            Ok(manifest) => (manifest, None),
+            Err(Error::NoManifest { .. }) => {
+                let Rebuilt { manifest, aside } = rebuild(storage, &storage.list()?)?;
+                (manifest, Some(aside))
+            }
+            Err(e) => return Err(e),
+        };
+        let listed = storage.list()?;
+        let files: Files<'_> = listed.iter().map(|file| (file.name.as_str(), file)).collect();
+        let mut found = Assessment::of_sealed(storage, manifest, &files)?;
+        assess_end(&mut found, storage, &files)?;
+        found.refuse_foreign(storage)?;
+        if rebuilt.is_some() {
+            add_gaps(&mut found);
+        }
+        let mut survey =
+            Self { found, is_rebuilt: rebuilt.is_some(), plan: RepairPlan::default(), sealed: Vec::new(), fresh: None };
+        survey.lay_out(&listed);
+        survey.plan = survey.planned(storage, rebuilt, &files);
+        Ok(survey)
+    }
+
+    /// Decides which segments there will be.
+    fn lay_out(&mut self, listed: &[Listed]) {
+        let first_seq = self.found.manifest.header.first_seq;
+        let mut ordinals = next_ordinal(&self.found.manifest, listed)..;
+        let mut next = || ordinals.next().unwrap_or(u64::MAX);
+        let base_seq = match &self.found.tail {
+            Tail::Kept(entries) => entries[0].base_seq,
+            Tail::Fresh { base_seq, .. } => *base_seq,
+        };
+        let bases = self.found.parts.iter().filter_map(|part| match part {
+            Part::Kept(entry) => Some(entry.base_seq),
+            Part::Copied { stretch, .. } => is_copied(stretch, first_seq).then_some(stretch.whole_from.seq),
+        });
+        if bases.chain([base_seq]).next().is_some_and(|base| base > first_seq) {
+            self.sealed.push(Slot::Empty { ordinal: next(), base_seq: first_seq });
+        }
+        for part in &self.found.parts {
+            match part {
+                Part::Kept(entry) => self.sealed.push(Slot::Kept(*entry)),
+                Part::Copied { entry, created, stretch } if is_copied(stretch, first_seq) => {
+                    let (ordinal, from, created, stretch) = (next(), *entry, *created, *stretch);
+                    self.sealed.push(Slot::Copied { ordinal, from, created, stretch });
+                }
+                Part::Copied { .. } => {}
+            }
+        }
+        if let Tail::Fresh { reused: None, .. } = self.found.tail {
+            self.fresh = Some(next());
+        }
+    }
+
+    fn planned(
+        &self,
+        storage: &Storage,
+        rebuilt: Option<Vec<(String, &'static str)>>,
+        files: &Files<'_>,
+    ) -> RepairPlan {
+        let found = &self.found;
+        let damaged = found.aside.iter().map(|(ordinal, reason)| (file_name(*ordinal).as_str().to_owned(), *reason));
+        let mut aside: Vec<(String, &'static str)> = damaged.collect();
+        let is_rebuilt = rebuilt.is_some();
+        aside.extend(rebuilt.into_iter().flatten());
+        if is_rebuilt && files.contains_key(MANIFEST) {
+            aside.push((MANIFEST.to_owned(), "no slot of it verifies"));
+        }
+        let first_seq = found.manifest.header.first_seq;
+        let segments = found.manifest.entries.len() as u64;
+        RepairPlan {
+            rebuilt: is_rebuilt.then_some(RebuiltManifest { segments, first_seq }),
+            set_aside: aside.into_iter().map(|(name, reason)| set_aside(name, reason, files)).collect(),
+            missing: found.gone.clone(),
+            made: self.made(),
+            headers: found.headers.clone(),
+            lost: self.lost(storage),
+            left_out: found.out_of_order + found.parts.iter().map(|part| left_out(part, first_seq)).sum::<u64>(),
+            next_seq: match &found.tail {
+                Tail::Kept(_) => None,
+                Tail::Fresh { base_seq, .. } => Some(*base_seq),
+            },
+            user_tag: [0; 16],
+        }
+    }
+
+    fn made(&self) -> Vec<NewSegment> {
+        let empty =
+            |segment, base_seq: u64| NewSegment { segment, first_seq: base_seq, last_seq: base_seq - 1, from: None };
+        let made = self.sealed.iter().filter_map(|slot| match slot {
+            Slot::Kept(_) => None,
+            Slot::Empty { ordinal, base_seq } => Some(empty(*ordinal, *base_seq)),
+            Slot::Copied { ordinal, from, stretch, .. } => Some(NewSegment {
+                segment: *ordinal,
+                first_seq: stretch.whole_from.seq,
+                last_seq: stretch.whole_to.seq - 1,
+                from: Some(from.ordinal),
+            }),
+        });
+        let fresh = match self.found.tail {
+            Tail::Fresh { base_seq, .. } => self.fresh.map(|ordinal| empty(ordinal, base_seq)),
+            Tail::Kept(_) => None,
+        };
+        made.chain(fresh).collect()
+    }
+
+    /// The numbers of damaged segments that no segment will have.
+    fn lost(&self, storage: &Storage) -> Vec<Lost> {
+        let mut lost = Vec::new();
+        for extent in &self.found.extents {
+            let mut next = extent.first_seq.max(self.found.manifest.header.first_seq);
+            let kept = self.sealed.iter().filter_map(|slot| match slot {
+                Slot::Copied { stretch, .. } => Some((stretch.whole_from.seq, stretch.whole_to.seq)),
+                _ => None,
+            });
+            let mut add = |first_seq: u64, last_seq: u64, is_bound: bool| {
+                if first_seq <= last_seq {
+                    let (prepared, next_prepared) = self.times(storage, extent.ordinal);
+                    lost.push(Lost { first_seq, last_seq, is_bound, prepared, next_prepared });
+                }
+            };
+            for (from, to) in kept.filter(|(_, to)| *to > extent.first_seq) {
+                if from > extent.last_seq {
+                    break;
+                }
+                add(next, from - 1, false);
+                next = next.max(to);
+            }
+            add(next, extent.last_seq, extent.is_bound);
+        }
+        lost
+    }
+
+    /// When a segment and the one behind it were prepared.
+    fn times(&self, storage: &Storage, ordinal: u64) -> (Option<std::time::SystemTime>, Option<std::time::SystemTime>) {
+        let entries = &self.found.manifest.entries;
+        let index = entries.iter().position(|entry| entry.ordinal == ordinal);
+        let created = |index: usize| {
+            let entry = entries.get(index)?;
+            // A time for a person: what cannot be read is not told.
+            let loaded = Loaded::read(storage, file_name(entry.ordinal).as_str(), FRAMES_AT).ok()?;
+            loaded.identity().and_then(|identity| time(identity.created))
+        };
+        index.map_or((None, None), |index| (created(index), created(index + 1)))
+    }
+}
+
+/// Whether a repair copies the stretch: it has a whole batch that was not truncated.
+fn is_copied(stretch: &Stretch, first_seq: u64) -> bool {
+    stretch.whole() > 0 && stretch.whole_to.seq > first_seq
+}
+
+/// How many records of a part that were not truncated a repair leaves out.
+fn left_out(part: &Part, first_seq: u64) -> u64 {
+    let Part::Copied { stretch, .. } = part else { return 0 };
+    let shown = |from: u64, to: u64| to.saturating_sub(from.max(first_seq));
+    shown(stretch.from.seq, stretch.whole_from.seq) + shown(stretch.whole_to.seq, stretch.to.seq)
+}
+
+/// A name that is free for `name`, or that the same file has already.
+fn set_aside(name: String, reason: &'static str, files: &Files<'_>) -> SetAside {
+    let inode = files.get(name.as_str()).map(|file| file.inode);
+    let mut names = (1_u64..).map(|n| if n == 1 { format!("{name}.damaged") } else { format!("{name}.damaged-{n}") });
+    let is_free = |as_name: &String| files.get(as_name.as_str()).is_none_or(|file| Some(file.inode) == inode);
+    let as_name = names.find(is_free).unwrap_or_default();
+    let is_linked = files.contains_key(as_name.as_str());
+    SetAside { name, as_name, reason, is_linked }
+}
+
+/// What a manifest that was lost would have told: numbers between two segments that neither has were lost.
+fn add_gaps(found: &mut Assessment) {
+    let active_at = found.manifest.active_index();
+    for pair in found.manifest.entries[..=active_at].windows(2) {
+        let (first_seq, last_seq) = (pair[0].last_seq + 1, pair[1].base_seq - 1);
+        if first_seq <= last_seq {
+            found.extents.push(Extent { ordinal: pair[0].ordinal, first_seq, last_seq, is_bound: false });
+        }
+    }
+    found.extents.sort_by_key(|extent| extent.first_seq);
+}
