@@ -97,6 +97,7 @@ pub(crate) fn code_of(e: &Error) -> u8 {
         Error::Corrupt(_) | Error::MissingSegment(_) | Error::NoManifest { .. } => CORRUPT,
         Error::Foreign(_) | Error::Version { .. } => CORRUPT,
         Error::Io(failure) if matches!(failure.context, "open" | "read" | "list" | "map") => UNREADABLE,
+        Error::Io(failure) if failure.context == "rebuild" => CORRUPT,
         Error::Locked { .. } => LOCKED,
         Error::NoSpace(_) => NO_SPACE,
         Error::InvalidOptions(_) => USAGE,
@@ -114,6 +115,8 @@ pub(crate) fn sentence_of(e: &Error) -> String {
 
 fn advice(failure: &IoFailure) -> &'static str {
     match failure.source.kind() {
+        _ if failure.context == "rebuild" => "restore it from a copy",
+        ErrorKind::AlreadyExists => "give a directory that is empty or not there",
         ErrorKind::NotFound if failure.source.raw_os_error().is_none() => "append something to create one",
         ErrorKind::NotFound => "check the path",
         ErrorKind::NotADirectory => "give the directory of a log",

@@ -11,7 +11,9 @@ mod format;
 mod live;
 mod parse;
 mod records;
+mod repair;
 mod replay;
+mod salvage;
 mod stat;
 mod tail;
 mod text;
@@ -56,6 +58,10 @@ enum Command {
     Checkpoint(checkpoint::Args),
     /// Remove the records up to one from the front.
     Truncate(truncate::Args),
+    /// Say what a repair would do about a damaged log, or do it.
+    Repair(repair::Args),
+    /// Copy every record that verifies into a new log.
+    Salvage(salvage::Args),
     /// Kill a writer at random times, again and again, and check that nothing acknowledged is lost.
     CrashTest(crash_test::Args),
     /// The writer that crash-test kills.
@@ -92,6 +98,8 @@ fn run(command: &Command) -> Outcome {
         Command::Dump(args) => dump::run(args),
         Command::Checkpoint(args) => checkpoint::run(args),
         Command::Truncate(args) => truncate::run(args),
+        Command::Repair(args) => repair::run(args),
+        Command::Salvage(args) => salvage::run(args),
         Command::CrashTest(args) => crash_test::run(args),
         Command::CrashWriter(args) => crash_test::writer::run(args),
         Command::CrashMixer(args) => crash_test::mixed::writer::run(args),
