@@ -1,40 +1,21 @@
-//! Proves that the bytes of a log are those of version 1 of the format: files written now equal the committed ones to the
-//! last byte, and the committed ones are read, by the library and by the reference parser.
-//! Does not prove that the format page describes them: that is `reference_golden`.
+//! Proves that what is written now is version 1 of the format: the files of a log that holds one of everything equal the
+//! committed ones to the last byte, and the library and the reference parser read them.
+//! Does not prove that the format page describes them, that is `reference_golden`, nor that what was written before is
+//! read: that is `frozen`.
 //!
-//! After a deliberate change of the format, `MMAP_WAL_GOLDEN=write cargo test --test golden` writes the files anew.
+//! A writer may come to write other bytes of the same version: `MMAP_WAL_GOLDEN=write cargo test --test golden` writes
+//! the files anew. A change that makes `frozen` fail is not of that kind.
 #![allow(missing_docs)]
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::IoSlice;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use mmap_wal::{Act, Background, Observer, Options, Reader, SyncMode, Wal};
+use golden_files::{Files, Fixed, as_text, files_of, load, save, texts, writing};
+use mmap_wal::{Background, Options, Reader, SyncMode, Wal};
 
+mod golden_files;
 mod reference;
-
-/// Random bits and a clock that are the same in every run.
-#[derive(Default)]
-struct Fixed(AtomicU64);
-
-impl Observer for Fixed {
-    fn before(&self, _act: &Act<'_>) -> std::io::Result<()> {
-        Ok(())
-    }
-    fn after(&self, _act: &Act<'_>) {}
-    fn random(&self) -> Option<u64> {
-        let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
-        Some(count.wrapping_mul(0x9E37_79B9_7F4A_7C15))
-    }
-    fn now(&self) -> Option<u64> {
-        Some(1_700_000_000_000_000_000)
-    }
-}
-
-type Files = BTreeMap<String, Vec<u8>>;
 
 fn open(dir: &Path) -> Wal {
     let options = Options::new().segment_size(12 << 10).sync_mode(SyncMode::Sync).user_tag(*b"golden user tag.");
@@ -53,66 +34,22 @@ fn write(wal: &Wal) {
     wal.truncate_front(2).expect("a truncation");
 }
 
-fn files_of(dir: &Path) -> Files {
-    let names = std::fs::read_dir(dir).expect("the directory").map(|entry| entry.expect("an entry").file_name());
-    let named = names.map(|name| name.into_string().expect("a name")).filter(|name| name != "LOCK");
-    named.map(|name| (name.clone(), std::fs::read(dir.join(&name)).expect("a file"))).collect()
-}
-
-/// Every row of 16 bytes that is not zero, with its offset; the length of the file first.
-fn as_text(bytes: &[u8]) -> String {
-    let mut text = format!("length {}\n", bytes.len());
-    for (row, chunk) in bytes.chunks(16).enumerate().filter(|(_, chunk)| chunk.iter().any(|byte| *byte != 0)) {
-        write!(text, "{:08}", row * 16).expect("a string");
-        chunk.iter().for_each(|byte| write!(text, " {byte:02x}").expect("a string"));
-        text.push('\n');
-    }
-    text
-}
-
-fn from_text(text: &str) -> Vec<u8> {
-    let mut lines = text.lines();
-    let length = lines.next().and_then(|line| line.strip_prefix("length ")).expect("a length");
-    let mut bytes = vec![0; length.parse().expect("a number")];
-    for line in lines {
-        let mut fields = line.split(' ');
-        let at: usize = fields.next().and_then(|at| at.parse().ok()).expect("an offset");
-        for (index, byte) in fields.enumerate() {
-            bytes[at + index] = u8::from_str_radix(byte, 16).expect("a byte");
-        }
-    }
-    bytes
-}
-
-fn golden(log: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(log)
-}
-
 fn compare(log: &str, files: &Files) {
-    let dir = golden(log);
-    if std::env::var_os("MMAP_WAL_GOLDEN").is_some_and(|value| value == "write") {
-        std::fs::create_dir_all(&dir).expect("the directory");
-        for (name, bytes) in files {
-            std::fs::write(dir.join(format!("{name}.txt")), as_text(bytes)).expect("a file");
-        }
+    if writing() {
+        save(log, files);
     }
+    let committed = texts(log);
+    assert_eq!(committed.keys().collect::<Vec<_>>(), files.keys().collect::<Vec<_>>(), "{log}");
     for (name, bytes) in files {
-        let committed = std::fs::read_to_string(dir.join(format!("{name}.txt"))).expect("a golden file");
-        assert_eq!(as_text(bytes), committed, "{log}: {name}");
+        assert_eq!(as_text(bytes), committed[name], "{log}: {name}");
     }
-    let count = std::fs::read_dir(&dir).expect("the directory").count();
-    assert_eq!(count, files.len(), "{log} has other files");
 }
 
 fn check_read(log: &str) {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut files = Files::new();
-    for entry in std::fs::read_dir(golden(log)).expect("the directory") {
-        let entry = entry.expect("an entry");
-        let name = entry.file_name().into_string().expect("a name").trim_end_matches(".txt").to_owned();
-        let bytes = from_text(&std::fs::read_to_string(entry.path()).expect("a golden file"));
-        std::fs::write(dir.path().join(&name), &bytes).expect("a file");
-        files.insert(name, bytes);
+    let files = load(log);
+    for (name, bytes) in &files {
+        std::fs::write(dir.path().join(name), bytes).expect("a file");
     }
     let expected: Vec<(u64, u16, Vec<u8>)> = vec![
         (3, 0, Vec::new()),
