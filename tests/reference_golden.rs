@@ -435,6 +435,52 @@ fn the_touched_spare_need_not_be_the_first() {
 }
 
 #[test]
+fn of_two_copies_of_begun_that_verify_the_first_holds() {
+    let bases = |first, second| {
+        let mut spare = Segment::of(&k());
+        spare.put_word(4160, first);
+        spare.put_word(4672, second);
+        parse_pair(filled(&n(), 2), spare).verdict
+    };
+    assert_eq!(bases(3, 2), ends(Tail::Clean, 2, START));
+    assert_eq!(bases(2, 3), corrupt(2, START));
+    assert_eq!(bases(0, 3), ends(Tail::Clean, 2, START));
+}
+
+#[test]
+fn begun_holds_against_another_first_frame() {
+    let spare = Segment::of(&k()).begin(3).append(5, b"on");
+    assert_eq!(parse_pair(filled(&n(), 2), spare).verdict, ends(Tail::EarlierLife, 2, START));
+}
+
+#[test]
+fn the_words_of_the_active_segment_say_nothing_when_the_spare_is_judged() {
+    let active = filled(&n(), 2).mark_durable(START + 3 * STEP);
+    assert_eq!(parse_pair(active.clone(), Segment::of(&k())).verdict, corrupt(1, START + 2 * STEP));
+    let parsed = parse_pair(active, Segment::of(&k()).begin(3).append(3, b"on"));
+    assert_eq!(parsed.verdict, ends(Tail::Clean, 2, START + STEP));
+}
+
+#[test]
+fn published_decides_nothing() {
+    for published in [0, 1, START, START + STEP, START + 5 * STEP, 1 << 62, 1 << 63, u64::MAX] {
+        let (mut active, mut spare) = (filled(&n(), 2), Segment::of(&k()));
+        active.put(4096, &published.to_le_bytes());
+        spare.put(4096, &published.to_le_bytes());
+        assert_eq!(parse_pair(active, spare).verdict, ends(Tail::Clean, 1, START + 2 * STEP), "{published}");
+    }
+}
+
+#[test]
+fn a_possible_frame_inside_another_one_counts() {
+    // Inside the payload of a frame that is the next one but for its seq.
+    let segment = filled(&n(), 1);
+    let inner = build::frame(segment.salt, 8272, 3, (8272 - 8256) / 8, [COMMIT, 0], 0, b"claims");
+    let outer = [&[0; 24][..], &inner, &[0; 44]].concat();
+    assert_eq!(parse_one(n(), segment.append(9, &outer)).verdict, corrupt(1, START + STEP));
+}
+
+#[test]
 fn a_clean_offset_is_no_evidence_in_a_spare() {
     let parsed = parse_closed(START + 3 * STEP, filled(&n(), 2), Segment::of(&k()).begin(3));
     assert_eq!(parsed.verdict, ends(Tail::Clean, 2, START));
@@ -476,7 +522,7 @@ fn damage_in_a_sealed_segment_ends_the_records_and_not_the_log() {
     segments[0].bytes[8224] ^= 1;
     let parsed = parse(&directory(&manifest, &segments));
     assert_eq!(parsed.verdict, ends(Tail::Clean, 2, START + STEP));
-    assert_eq!((seqs(&parsed), parsed.sealed_damage), (vec![1], Some((1, START + STEP))));
+    assert_eq!((seqs(&parsed), parsed.sealed_damage), (vec![1], Some(corrupt(1, START + STEP))));
 }
 
 #[test]
@@ -492,7 +538,7 @@ fn damage_inside_a_batch_of_a_sealed_segment_hides_the_whole_batch() {
     for frames in 1..4 {
         let parsed = parsed_with_damage(Some(8192 + 32 * frames));
         assert_eq!(parsed.verdict, ends(Tail::Clean, 2, START + STEP));
-        assert_eq!((seqs(&parsed), parsed.sealed_damage), (vec![1], Some((1, START + STEP * frames as u64))));
+        assert_eq!((seqs(&parsed), parsed.sealed_damage), (vec![1], Some(corrupt(1, START + STEP * frames as u64))));
     }
 }
 
@@ -501,7 +547,7 @@ fn a_batch_that_the_end_of_a_sealed_segment_leaves_open_is_not_shown() {
     let entries = [Entry::sealed(1, 1, START + 2 * STEP, 2), Entry::active(2, 3)];
     let segments = [filled(&entries[0], 1).append_open(2, b"open"), Segment::of(&entries[1]).append(3, b"on")];
     let parsed = parse(&directory(&Manifest::of(&entries), &segments));
-    assert_eq!((seqs(&parsed), parsed.sealed_damage), (vec![1], Some((1, START + 2 * STEP))));
+    assert_eq!((seqs(&parsed), parsed.sealed_damage), (vec![1], Some(corrupt(1, START + 2 * STEP))));
 }
 
 #[test]
@@ -512,10 +558,69 @@ fn a_sealed_segment_ends_with_its_last_seq_and_a_commit() {
         parse(&directory(&Manifest::of(&entries), &segments)).sealed_damage
     };
     assert_eq!(damage(START + 2 * STEP, 2, |one| one.append(2, b"on")), None);
-    assert_eq!(damage(START + 2 * STEP, 2, |one| one.append_open(2, b"on")), Some((1, START + 2 * STEP)));
-    assert_eq!(damage(START + STEP + 64, 3, |one| one.append(2, &[1; 40])), Some((1, START + STEP + 64)));
-    assert_eq!(damage(START + 2 * STEP, 1, |one| one.append(2, b"on")), Some((1, START + STEP)));
-    assert_eq!(damage(START + 2 * STEP - 8, 2, |one| one.append(2, b"on")), Some((1, START + STEP)));
+    assert_eq!(damage(START + 2 * STEP, 2, |one| one.append_open(2, b"on")), Some(corrupt(1, START + 2 * STEP)));
+    assert_eq!(damage(START + STEP + 64, 3, |one| one.append(2, &[1; 40])), Some(corrupt(1, START + STEP + 64)));
+    assert_eq!(damage(START + 2 * STEP, 1, |one| one.append(2, b"on")), Some(corrupt(1, START + STEP)));
+    assert_eq!(damage(START + 2 * STEP - 8, 2, |one| one.append(2, b"on")), Some(corrupt(1, START + STEP)));
+}
+
+#[test]
+fn of_a_batch_that_does_not_end_a_sealed_segment_as_the_manifest_says_nothing_is_shown() {
+    let shown = |end_offset, last_seq, segment: fn(Segment) -> Segment| {
+        let entries = [Entry::sealed(1, 1, end_offset, last_seq), Entry::active(2, 9)];
+        let segments = [segment(filled(&entries[0], 1)), Segment::of(&entries[1])];
+        let parsed = parse(&directory(&Manifest::of(&entries), &segments));
+        (seqs(&parsed), parsed.batch_ends, parsed.sealed_damage)
+    };
+    // The last record is there, and another one behind it.
+    let early = |one: Segment| one.append(2, b"on").append(3, b"on");
+    assert_eq!(shown(START + 3 * STEP, 2, early), (vec![1], vec![1], Some(corrupt(1, START + 2 * STEP))));
+    // The same, and the batch goes on over it.
+    let over = |one: Segment| one.append_open(2, b"on").append(3, b"on");
+    assert_eq!(shown(START + 3 * STEP, 2, over), (vec![1], vec![1], Some(corrupt(1, START + 3 * STEP))));
+    // It ends before its last record.
+    let late = |one: Segment| one.append(2, &[1; 40]);
+    assert_eq!(shown(START + STEP + 64, 3, late), (vec![1], vec![1], Some(corrupt(1, START + STEP + 64))));
+}
+
+#[test]
+fn what_a_cut_left_behind_the_end_of_a_sealed_segment_is_not_looked_at() {
+    let (manifest, mut segments) = sealed_then_active(3);
+    let [sealed, active] = segments;
+    segments = [sealed.append(3, b"was cut").append_claiming(4, 8192 + 96).mark_durable(START + 4 * STEP), active];
+    let parsed = parse(&directory(&manifest, &segments));
+    assert_eq!((seqs(&parsed), parsed.sealed_damage), (vec![1, 2, 3], None));
+}
+
+#[test]
+fn sealed_segments_before_first_seq_and_empty_ones_are_not_read() {
+    let entries = [Entry::sealed(1, 1, START + STEP, 1), Entry::sealed(2, 5, START, 4), Entry::active(3, 5)];
+    let mut segments = [Segment::of(&entries[0]), Segment::of(&entries[1]), Segment::of(&entries[2]).append(5, b"on")];
+    for segment in &mut segments[..2] {
+        segment.put(0, &build::identity(&n(), [7; 16]));
+    }
+    let parse_from = |first_seq| {
+        let parsed = parse(&directory(&Manifest { first_seq, ..Manifest::of(&entries) }, &segments));
+        (seqs(&parsed), parsed.gaps, parsed.sealed_damage)
+    };
+    assert_eq!(parse_from(2), (vec![5], vec![(2, 4)], None));
+    assert_eq!(parse_from(1), (vec![], vec![(2, 4)], Some(Verdict::Foreign)));
+}
+
+#[test]
+fn a_gap_and_a_batch_are_shown_from_first_seq_on() {
+    let entries = [Entry::sealed(1, 1, START + 2 * STEP, 2), Entry::active(2, 7)];
+    let sealed = Segment::of(&entries[0]).append_open(1, b"open").append(2, b"commits");
+    let segments = [sealed, Segment::of(&entries[1]).append_open(7, b"open").append(8, b"commits")];
+    let parse_from = |first_seq| {
+        let parsed = parse(&directory(&Manifest { first_seq, ..Manifest::of(&entries) }, &segments));
+        (seqs(&parsed), parsed.batch_ends, parsed.gaps)
+    };
+    assert_eq!(parse_from(1), (vec![1, 2, 7, 8], vec![2, 8], vec![(3, 6)]));
+    assert_eq!(parse_from(2), (vec![2, 7, 8], vec![2, 8], vec![(3, 6)]));
+    assert_eq!(parse_from(5), (vec![7, 8], vec![8], vec![(5, 6)]));
+    assert_eq!(parse_from(7), (vec![7, 8], vec![8], vec![]));
+    assert_eq!(parse_from(8), (vec![8], vec![8], vec![]));
 }
 
 #[test]
@@ -543,6 +648,50 @@ fn the_slot_of_the_higher_generation_is_the_log() {
 }
 
 #[test]
+fn of_two_slots_of_one_generation_the_first_is_the_log() {
+    let one = Manifest { meta: b"one".to_vec(), ..Manifest::of(&[n()]) };
+    let two = Manifest { meta: b"two".to_vec(), ..one.clone() };
+    for (first, second) in [(&one, &two), (&two, &one)] {
+        let mut files = directory(&one, &[filled(&n(), 1)]);
+        files.insert("MANIFEST".into(), [first.slot(), second.slot()].concat());
+        assert_eq!(parse(&files).meta, first.meta);
+    }
+}
+
+#[test]
+fn a_valid_slot_holds_against_a_later_one_of_another_version() {
+    let later = Manifest { version: 2, generation: 9, ..Manifest::of(&[n()]) };
+    for slots in [[Manifest::of(&[n()]).slot(), later.slot()], [later.slot(), Manifest::of(&[n()]).slot()]] {
+        let mut files = directory(&later, &[filled(&n(), 1)]);
+        files.insert("MANIFEST".into(), slots.concat());
+        assert_eq!(parse(&files).verdict, ends(Tail::Clean, 1, START + STEP));
+    }
+}
+
+#[test]
+fn another_version_is_refused_by_name_whatever_its_entries_say_but_not_if_its_crc_is_wrong() {
+    let manifest = Manifest { version: 2, ..Manifest::of(&[Entry { salt: 0, flags: 9, ..n() }, n()]) };
+    let mut files = directory(&manifest, &[]);
+    assert_eq!(parse(&files).verdict, Verdict::Version);
+    for at in [17, 4096 + 17] {
+        files.get_mut("MANIFEST").expect("it was built")[at] ^= 1;
+    }
+    assert_eq!(parse(&files).verdict, Verdict::NoManifest);
+}
+
+#[test]
+fn what_stands_behind_a_slot_is_not_judged() {
+    let manifest = Manifest { meta: b"meta".to_vec(), ..Manifest::of(&[n()]) };
+    let mut files = directory(&manifest, &[filled(&n(), 1)]);
+    let file = files.get_mut("MANIFEST").expect("it was built");
+    let used = 88 + 8 + 48 + 4;
+    for half in [0, 4096] {
+        file[half + used..half + 4096].fill(0xEE);
+    }
+    assert_eq!(parse(&files).meta, b"meta");
+}
+
+#[test]
 fn a_torn_slot_leaves_the_other() {
     let mut files = directory(&Manifest::of(&[n()]), &[filled(&n(), 1)]);
     files.get_mut("MANIFEST").expect("it was built")[20] ^= 1;
@@ -556,7 +705,9 @@ fn entries_out_of_order_are_no_manifest() {
     let sealed = Entry::sealed(1, 1, START + STEP, 1);
     let active = Entry::active(2, 2);
     let spare = Entry::spare(3);
-    let bad: [&[Entry]; 13] = [
+    let mut beyond = sealed.clone();
+    beyond.end_offset = sealed.capacity as u64 + 8;
+    let bad: [&[Entry]; 18] = [
         &[],
         std::slice::from_ref(&sealed),
         &[active.clone(), sealed.clone()],
@@ -570,6 +721,11 @@ fn entries_out_of_order_are_no_manifest() {
         &[Entry { end_offset: START + 4, ..sealed.clone() }, active.clone()],
         &[Entry { last_seq: 0, ..sealed.clone() }, active.clone()],
         &[Entry { last_seq: 2, ..sealed.clone() }, Entry { base_seq: 3, ..active.clone() }],
+        &[beyond, active.clone()],
+        &[Entry { end_offset: START, last_seq: 1, ..sealed.clone() }, active.clone()],
+        &[Entry { last_seq: 1, ..active.clone() }],
+        &[active.clone(), Entry { end_offset: START, ..spare.clone() }],
+        &[active.clone(), Entry { last_seq: 1, ..spare.clone() }],
     ];
     for (index, entries) in bad.into_iter().enumerate() {
         assert_eq!(parse(&directory(&Manifest::of(entries), &[])).verdict, Verdict::NoManifest, "{index}");
@@ -654,6 +810,25 @@ fn a_segment_absent_or_of_another_length_is_missing() {
 }
 
 #[test]
+fn the_first_segment_that_is_missing_is_named_before_anything_else_is_judged() {
+    let (manifest, segments) = sealed_then_active(3);
+    let mut files = directory(&manifest, &segments);
+    files.get_mut(&segments[1].name).expect("it was built").truncate(8192);
+    assert_eq!(parse(&files).verdict, Verdict::Missing { ordinal: 2 });
+    files.remove(&segments[0].name);
+    assert_eq!(parse(&files).verdict, Verdict::Missing { ordinal: 1 });
+}
+
+#[test]
+fn files_that_the_manifest_does_not_name_are_not_looked_at() {
+    let mut files = directory(&Manifest::of(&[n()]), &[filled(&n(), 1), filled(&Entry::active(7, 2), 3)]);
+    for name in ["MANIFEST.tmp", "0.wal", "00000000000000000001.WAL", "lost"] {
+        files.insert(name.into(), Manifest { generation: 9, ..Manifest::of(&[k()]) }.file());
+    }
+    assert_eq!(parse(&files).verdict, ends(Tail::Clean, 1, START + STEP));
+}
+
+#[test]
 fn an_identity_of_another_log_is_foreign() {
     for at in [0, 512] {
         let mut spare = Segment::of(&k());
@@ -673,11 +848,42 @@ fn an_identity_that_disagrees_is_corruption_at_0() {
 }
 
 #[test]
-fn damaged_identities_and_those_of_sealed_segments_are_not_judged() {
+fn damaged_identities_and_what_stands_beside_them_are_not_judged() {
     let (manifest, mut segments) = sealed_then_active(3);
-    segments[0].put(0, &build::identity(&n(), [7; 16]));
-    segments[1].put(0, &[0; 1024]);
-    assert_eq!(seqs(&parse(&directory(&manifest, &segments))), [1, 2, 3]);
+    for segment in &mut segments {
+        segment.put(0, &[0; 1024]);
+        segment.put(2000, b"beside");
+    }
+    let parsed = parse(&directory(&manifest, &segments));
+    assert_eq!((seqs(&parsed), parsed.sealed_damage), (vec![1, 2, 3], None));
+}
+
+#[test]
+fn the_identity_of_a_sealed_segment_is_damage_of_that_segment() {
+    let other = Entry { salt: 5, ..Entry::sealed(1, 1, START + 2 * STEP, 2) };
+    let identities =
+        [(build::identity(&n(), [7; 16]), Verdict::Foreign), (build::identity(&other, build::LOG_ID), corrupt(1, 0))];
+    for (identity, damage) in identities {
+        for at in [0, 512] {
+            let (manifest, mut segments) = sealed_then_active(3);
+            segments[0].put(at, &identity);
+            let parsed = parse(&directory(&manifest, &segments));
+            assert_eq!(parsed.verdict, ends(Tail::Clean, 2, START + STEP));
+            assert_eq!((seqs(&parsed), parsed.sealed_damage), (vec![], Some(damage.clone())));
+        }
+    }
+}
+
+#[test]
+fn the_first_identity_that_is_another_one_is_the_verdict() {
+    let (foreign, other) = (build::identity(&k(), [7; 16]), Entry { ordinal: 5, ..k() });
+    let mut spare = Segment::of(&k());
+    spare.put(0, &build::identity(&other, build::LOG_ID));
+    spare.put(512, &foreign);
+    assert_eq!(parse_pair(filled(&n(), 1), spare.clone()).verdict, corrupt(2, 0));
+    let mut active = filled(&n(), 1);
+    active.put(512, &foreign);
+    assert_eq!(parse_pair(active, spare).verdict, Verdict::Foreign);
 }
 
 #[test]
@@ -685,6 +891,8 @@ fn no_files_and_an_unfinished_creation_are_no_log() {
     assert_eq!(parse(&Files::new()).verdict, Verdict::NoLog);
     assert_eq!(parse(&leftovers(&[Segment::of(&n()), Segment::of(&k())])).verdict, Verdict::NoLog);
     assert_eq!(parse(&Files::from([("7.wal".into(), vec![1])])).verdict, Verdict::NoLog);
+    let short = ["00000000000000000001.wal", "00000000000000000002.wal"].map(|name| (name.into(), vec![1; 100]));
+    assert_eq!(parse(&Files::from(short)).verdict, Verdict::NoLog);
 }
 
 #[test]

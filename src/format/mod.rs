@@ -6,14 +6,24 @@
 //! LOCK                        flock of the writer; its pid as text
 //! READERS                     shared flock of every handle that has segments mapped
 //! MANIFEST                    two slots of equal size, each the whole state of the log
+//! MANIFEST.tmp                a manifest that is being made; it is never read
 //! 00000000000000000007.wal    a segment, named by its ordinal in 20 decimal digits
 //! STATS                       counters for other processes to look at; no part of the log, it may be missing or wrong
 //! ```
 //!
-//! Integers are little-endian. CRC is CRC-32/ISO-HDLC. A CRC *started from* a number goes on from it as if it were the CRC
-//! of bytes that went before, so the same bytes never verify from two numbers; *salted* is started from the segment's
-//! `salt`. The CRC of a frame starts from a number of its place too: a user may store a copy of the log's own bytes as a
-//! payload, and a copy must not be taken for a frame.
+//! The files of a log are regular files, not links. Segment files that the manifest does not name are left over, all
+//! other names are not the log's, and neither is looked at. Nothing below needs a byte to be written. A program that
+//! reads beside a living writer holds a shared flock on READERS meanwhile: without it files are used again under its
+//! eyes.
+//!
+//! Integers are little-endian. CRC is CRC-32/ISO-HDLC. A CRC *started from* a number goes on from it as if it were the
+//! CRC of bytes that went before, so the same bytes never verify from two numbers; *salted* is started from the
+//! segment's `salt`. The CRC of a frame starts from a number of its place too: a user may store a copy of the log's own
+//! bytes as a payload, and a copy must not be taken for a frame.
+//!
+//! Version 1 is frozen. A file that any reader of this page would read otherwise than it is meant, be it for a flag, a
+//! field, a file or a row of a table, is of version 2 and says so in every slot. `tests/golden/v1` holds logs of
+//! version 1 and what is in them; every later version of the code reads them so, as long as it reads version 1 at all.
 //!
 //! # MANIFEST
 //!
@@ -23,7 +33,7 @@
 //!   0  magic "MMAPWALM"        8
 //!   8  version u32             1
 //!  12  features u32            0; an unknown bit: refuse
-//!  16  generation u64          the valid slot with the larger one is the log
+//!  16  generation u64          the valid slot with the larger one is the log; of two that are equal, the first
 //!  24  log_id                  16 random bytes
 //!  40  user_tag                16 bytes of the user's
 //!  56  first_seq u64           the first record that is still shown
@@ -49,17 +59,27 @@
 //! ```
 //!
 //! A slot is valid **iff** magic and version are these, no unknown feature bit is set, `meta_len` and `count` fit the
-//! slot, the CRC verifies, and the entries are *in order*: sealed segments (`base_seq` >= 1,
-//! 8192 <= `end_offset` <= `capacity`, `end_offset` a multiple of 8, `last_seq` >= `base_seq - 1`,
-//! `last_seq` = `base_seq - 1` iff `end_offset` is 8192, no more records than headers of 24 bytes fit, and each `base_seq` above every earlier `last_seq`), then
-//! exactly one active segment (`base_seq` >= 1 and above every earlier `last_seq`, `end_offset` and `last_seq` 0), then
-//! spares (all three 0). No ordinal occurs twice, no salt is 0, no entry flag but `virgin` is set, and
-//! `first_seq` >= the first entry's `base_seq`, and the generation, all ordinals and all seqs are below 2^63. An active `base_seq` above the last `last_seq` + 1 is a deliberate gap,
-//! and so is one between sealed segments.
+//! slot, the CRC verifies, and the entries are *in order*: sealed segments (`base_seq` >= 1, 8192 <= `end_offset` <=
+//! `capacity`, `end_offset` a multiple of 8, `last_seq` >= `base_seq - 1`, `last_seq` = `base_seq - 1` iff `end_offset`
+//! is 8192, `last_seq - base_seq + 1` <= (`end_offset` - 8192) / 24 rounded down, and each `base_seq` above every
+//! earlier `last_seq`), then exactly one active segment (`base_seq` >= 1 and above every earlier `last_seq`,
+//! `end_offset` and `last_seq` 0), then spares (all three 0). No ordinal occurs twice, no salt is 0, each capacity is
+//! in its range, no entry flag but `virgin` is set, `first_seq` >= the first entry's `base_seq`, and the generation,
+//! all ordinals and all seqs of the slot are below 2^63; those of frames and words need not be. An active `base_seq`
+//! above the last `last_seq` + 1 is a deliberate gap, and so is one between sealed segments. The padding of meta and
+//! what stands behind `crc` are not judged.
+//!
+//! Without a valid slot the verdict is *Version* if a slot has the magic, a `meta_len` and a `count` that fit, and a
+//! CRC that verifies, but another version or an unknown feature: every later version keeps these fields where they are.
+//! Otherwise, and for a file of any other length, it is *NoManifest*.
 //!
 //! A directory without a MANIFEST is no log yet **iff** it holds no segment file but those of the ordinals 1 and 2, and
-//! nothing but zeros stands behind page 0 of these: an unfinished creation. Any other segment without a manifest has lost
-//! it.
+//! nothing but zeros stands behind page 0 of these, however long they are: an unfinished creation. Any other segment,
+//! and anything but a file under the name of one, has lost its manifest: *NoManifest*.
+//!
+//! Every entry's file must be there and `capacity` bytes long, those of sealed segments and spares too; if not, the
+//! verdict is *Missing*, of the first in the order of the entries. Then come the identities, and then the end of the
+//! log.
 //!
 //! # Segment
 //!
@@ -78,6 +98,12 @@
 //! 124  crc u32                 unsalted, over bytes 0 .. 124
 //! ```
 //!
+//! A copy *verifies* **iff** magic and version are these and the CRC does; `created`, the reserved bytes and the rest
+//! of the page are not judged. One that verifies with another `log_id` than the manifest's is *Foreign*, one with
+//! another salt, ordinal or capacity than the entry's is Corrupt at 0. Of the active segment and the spares, in this
+//! order and the copy at 0 first, that is the verdict on the log. Of a sealed segment it is damage in that segment, met
+//! when it is read. A copy that does not verify says nothing, and neither do two.
+//!
 //! Page 1 (bytes 4096 to 8191) holds the words, which are rewritten all day:
 //!
 //! ```text
@@ -89,9 +115,11 @@
 //! 4736  durable                the second slot; the larger one that verifies holds
 //! ```
 //!
-//! A check is `c | (!c << 32)`, where `c` is the salted CRC of the eight bytes of the value. `begun` verifies **iff** its
-//! check does and `base_seq` >= 1; `durable` **iff** its check does, and the offset is a multiple of 8 in
-//! 8192 ..= `capacity`.
+//! `published` and its bits are for programs that follow a living writer. No verdict depends on them.
+//!
+//! A check is `c | (!c << 32)`, where `c` is the salted CRC of the eight bytes of the value. `begun` verifies **iff**
+//! its check does and `base_seq` >= 1, and of two copies that verify the first holds; `durable` **iff** its check does,
+//! and the offset is a multiple of 8 in 8192 ..= `capacity`.
 //!
 //! # Frame
 //!
@@ -108,8 +136,8 @@
 //!  24  payload, zero padding to 8
 //! ```
 //!
-//! A frame at X *verifies* **iff** X is a multiple of 8 and at least 8192, `len` is in range and the padded frame ends at
-//! or before `capacity`, no flag but COMMIT is set and `reserved` is 0, and the CRC verifies. It is *valid* iff it
+//! A frame at X *verifies* **iff** X is a multiple of 8 and at least 8192, `len` is in range and the padded frame ends
+//! at or before `capacity`, no flag but COMMIT is set and `reserved` is 0, and the CRC verifies. It is *valid* iff it
 //! verifies and its `seq` is the expected one. Padding is not covered and not judged.
 //!
 //! **D**, the watermark: the offset in this segment below which everything was durable when the frame was written, all
@@ -118,8 +146,8 @@
 //!
 //! ## A worked example
 //!
-//! Salt `0x11223344`, the first frame of a log (D = 8192, so `durable_back` is 0), payload `hi`, at offset 8192, so that its
-//! CRC starts from `0x11223344` XOR 1024:
+//! Salt `0x11223344`, the first frame of a log (D = 8192, so `durable_back` is 0), payload `hi`, at offset 8192, so
+//! that its CRC starts from `0x11223344` XOR 1024:
 //!
 //! ```text
 //! 8192  09 b9 8b 0c  02 00 00 00  01 00 00 00 00 00 00 00  00 00 00 00  01 00 00 00  68 69 00 00 00 00 00 00
@@ -130,17 +158,18 @@
 //!
 //! # Where the log ends
 //!
-//! Sealed segments end at their `end_offset`. In an unsealed segment with base B, walk valid frames from 8192, expecting
-//! B, B + 1, ...; **X** is the first offset without a valid frame, **cut** the end of the last COMMIT frame before X (8192
-//! if there is none), and **e** the seq expected at cut. A frame *possible* at Y, `d` bytes behind cut, is one that
-//! verifies and has e <= `seq` <= e + `d` / 24 (rounded down).
+//! Sealed segments end at their `end_offset`. In an unsealed segment with base B, walk valid frames from 8192,
+//! expecting B, B + 1, ...; **X** is the first offset without a valid frame, **cut** the end of the last COMMIT frame
+//! before X (8192 if there is none), and **e** the seq expected at cut. A frame *possible* at Y, `d` bytes behind cut,
+//! is one that verifies and has e <= `seq` <= e + `d` / 24 (rounded down); it is looked for at every multiple of 8,
+//! inside other frames too.
 //!
-//! Let N be the active segment. If `clean_offset` is not 0 and the walk of N passes through `clean_offset` at the end of a
-//! COMMIT frame (or `clean_offset` is 8192), the log was closed there: it ends there, a clean end, and neither what stands
-//! behind nor the spares are looked at. Otherwise, a spare is *begun* iff a copy of `begun` verifies, or else a frame verifies at 8192 (its
-//! base is that frame's `seq`, which must be >= 1); its *claim* is the largest of its verified `durable` slots and of the
-//! D of every frame at 8192 or behind that claims and is possible when `d` is taken as (capacity of N - cut) + (Y - 8192).
-//! K is the spare that is begun or has a claim.
+//! Let N be the active segment. If `clean_offset` is not 0 and the walk of N passes through `clean_offset` at the end
+//! of a COMMIT frame (or `clean_offset` is 8192), the log was closed there: it ends there, a clean end, and neither
+//! what stands behind nor the spares are looked at. Otherwise, a spare is *begun* iff a copy of `begun` verifies, or
+//! else a frame verifies at 8192 (its base is that frame's `seq`, which must be >= 1); its *claim* is the largest of
+//! its verified `durable` slots and of the D of every frame at 8192 or behind that claims and is possible when `d` is
+//! taken as (capacity of N - cut) + (Y - 8192). K is the spare that is begun or has a claim.
 //!
 //! | spares that are begun or claim | | judge | place of the damage |
 //! |---|---|---|---|
@@ -154,7 +183,8 @@
 //! | | e = B | K, walked with base B; N is complete and ends at its cut | |
 //!
 //! The segment that is judged has evidence **E**: the largest of its verified `durable` slots, of the D > cut of every
-//! possible frame at X or behind (`d` is Y - cut), and (if it is the active one) of `clean_offset`.
+//! possible frame at X or behind (`d` is Y - cut), and (if it is the active one) of `clean_offset`. The words of the
+//! other segments are not evidence: if K is judged, those of N say nothing.
 //!
 //! | first row that holds | verdict |
 //! |---|---|
@@ -164,7 +194,24 @@
 //! | none of these | end, with an earlier life behind it |
 //!
 //! Then, for every verdict but Corrupt, with `last` = (the seq expected at cut) - 1: `first_seq` <= `last` + 1 and
-//! `checkpoint_seq` <= `last`, otherwise Corrupt.
+//! `checkpoint_seq` <= `last`, otherwise Corrupt. The place of the damage, in both cases, is cut in the segment that is
+//! judged; after a clean close it is `clean_offset` in the active one.
+//!
+//! # What is shown
+//!
+//! The records from `first_seq` on: those of the sealed segments in order, then those before cut (after a clean close,
+//! before `clean_offset`) of the active segment, then those before cut of K if K is judged. A sealed segment with
+//! `last_seq` below `first_seq`, or with none (`end_offset` 8192), is not read.
+//!
+//! A sealed segment is read from 8192, expecting `base_seq`, `base_seq` + 1, ...; its frames must be valid and end at
+//! or before `end_offset`. What stands behind is not looked at: a cut leaves records there. A batch is the frames up to
+//! and with the next COMMIT. The segment is damaged at the first offset where a valid frame is wanted and none stands
+//! (`end_offset` itself, if a batch is open there), or at the end of the first COMMIT frame of which only one holds:
+//! that it ends at `end_offset`, and that its `seq` is `last_seq`. Of the batch that is damaged, and of everything
+//! behind it, nothing is shown. Damage in a sealed segment is not a verdict on the log: the log opens, and goes on.
+//!
+//! Where a segment's `base_seq` is above the seq expected behind the one before, the seqs between, from `first_seq` on,
+//! are a gap. A batch that `first_seq` is inside of is shown from there.
 
 pub(crate) mod frame;
 pub(crate) mod manifest;

@@ -364,7 +364,7 @@ impl Run {
         if !matches!(parsed.verdict, Verdict::Ok { tail: Tail::Clean | Tail::EarlierLife, .. }) {
             return Err(format!("the reference parser says {:?}", parsed.verdict));
         }
-        same("its damage", parsed.sealed_damage, None)?;
+        same("its damage", parsed.sealed_damage.clone(), None)?;
         same_records("the reference parser", &parsed.records, &model.records(model.first, model.last()))?;
         let positions = (parsed.first_seq, parsed.last_seq, parsed.checkpoint_seq);
         same("its positions", positions, (model.first, model.last(), model.checkpoint))?;

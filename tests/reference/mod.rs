@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use manifest::{Entry, Kind, Manifest};
-use segment::{FRAMES, Segment, Walk, identities};
+use segment::{FRAMES, Frame, Segment, Walk, identities};
 
 /// The files of one directory: name to bytes.
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -53,19 +53,21 @@ pub enum Tail {
     EarlierLife,
 }
 
-/// A directory as read. `last_seq`, `records`, `sealed_damage` and `gaps` say something only if the verdict is `Ok`.
+/// A directory as read. From `last_seq` on, fields say something only if the verdict is `Ok`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parsed {
     pub verdict: Verdict,
     pub first_seq: u64,
-    pub last_seq: u64,
     pub checkpoint_seq: u64,
     pub meta: Vec<u8>,
+    pub last_seq: u64,
     /// What replay from `first_seq` shows: the whole batches before the first damage in a sealed segment.
     pub records: Vec<Rec>,
-    /// Ordinal and offset of the first damage in a sealed segment.
-    pub sealed_damage: Option<(u64, u64)>,
-    /// First and last seq of every deliberate gap between neighbouring segments.
+    /// The seqs of those records that end a batch.
+    pub batch_ends: Vec<u64>,
+    /// The first damage in a sealed segment that is read: `Foreign` or `Corrupt`.
+    pub sealed_damage: Option<Verdict>,
+    /// First and last seq of every deliberate gap between neighbouring segments, from `first_seq` on.
     pub gaps: Vec<(u64, u64)>,
 }
 
@@ -99,6 +101,7 @@ fn unopened(verdict: Verdict) -> Parsed {
         checkpoint_seq: 0,
         meta: Vec::new(),
         records: Vec::new(),
+        batch_ends: Vec::new(),
         sealed_damage: None,
         gaps: Vec::new(),
     }
@@ -152,8 +155,8 @@ fn open(manifest: &Manifest, files: &Files) -> Parsed {
         Ok(end) => Parsed {
             verdict: Verdict::Ok { tail: end.tail, cut_ordinal: end.ordinal, cut_offset: end.cut },
             last_seq: end.e - 1,
-            gaps: gaps(&manifest.entries),
-            ..replay(header, &segments, &end)
+            gaps: gaps(manifest),
+            ..replay(header, manifest, &segments, &end)
         },
     }
 }
@@ -181,6 +184,7 @@ fn find_end<'a>(manifest: &Manifest, segments: &[Segment<'a>]) -> Result<End<'a>
     if fits { Ok(end) } else { Err(Verdict::Corrupt { ordinal: end.ordinal, offset: end.cut }) }
 }
 
+/// Refuses a copy of the identity that verifies and is that of another segment.
 fn check_identities(manifest: &Manifest, segment: &Segment<'_>) -> Result<(), Verdict> {
     let entry = segment.entry;
     for copy in identities(segment.bytes) {
@@ -271,49 +275,56 @@ fn judge<'a>(segment: &Segment<'a>, walks: Vec<Walk<'a>>, clean_offset: u64) -> 
     Ok(End { walks, ordinal, cut: at, tail, e })
 }
 
-fn gaps(entries: &[Entry]) -> Vec<(u64, u64)> {
-    let neighbours = entries.windows(2).filter(|pair| pair[1].kind() != Kind::Spare);
-    let between = neighbours.map(|pair| (pair[0].last_seq + 1, pair[1].base_seq - 1));
+fn gaps(manifest: &Manifest) -> Vec<(u64, u64)> {
+    let neighbours = manifest.entries.windows(2).filter(|pair| pair[1].kind() != Kind::Spare);
+    let between = neighbours.map(|pair| (manifest.first_seq.max(pair[0].last_seq + 1), pair[1].base_seq - 1));
     between.filter(|(first, last)| first <= last).collect()
 }
 
-fn replay(header: Parsed, segments: &[Segment<'_>], end: &End<'_>) -> Parsed {
+fn replay(header: Parsed, manifest: &Manifest, segments: &[Segment<'_>], end: &End<'_>) -> Parsed {
     let mut parsed = header;
-    for segment in segments.iter().filter(|segment| segment.entry.is_sealed()) {
-        parsed.sealed_damage = replay_sealed(&mut parsed, segment);
-        if parsed.sealed_damage.is_some() {
+    let is_read = |entry: &Entry| entry.is_sealed() && entry.last_seq >= manifest.first_seq && entry.end_offset > 8192;
+    for segment in segments.iter().filter(|segment| is_read(segment.entry)) {
+        let read = check_identities(manifest, segment).and_then(|()| replay_sealed(&mut parsed, segment));
+        if let Err(damage) = read {
+            parsed.sealed_damage = Some(damage);
             return parsed;
         }
     }
-    for frame in end.walks.iter().flat_map(|walk| &walk.committed) {
-        show(&mut parsed, frame);
-    }
+    show(&mut parsed, end.walks.iter().flat_map(|walk| &walk.committed));
     parsed
 }
 
-/// Shows the whole batches of a sealed segment; the answer is the first place that is not as the manifest says.
-fn replay_sealed(parsed: &mut Parsed, segment: &Segment<'_>) -> Option<(u64, u64)> {
-    let entry = segment.entry;
-    let mut at = FRAMES;
-    let mut last = entry.base_seq - 1;
-    let mut batch = Vec::new();
-    while (at as u64) < entry.end_offset && last < entry.last_seq {
-        let is_valid = |frame: &segment::Frame<'_>| frame.seq == last + 1 && frame.end as u64 <= entry.end_offset;
-        let Some(frame) = segment.frame(at).filter(is_valid) else { break };
-        at = frame.end;
-        last = frame.seq;
+/// Shows the whole batches of a sealed segment, up to the one that ends it or is damaged.
+fn replay_sealed(parsed: &mut Parsed, segment: &Segment<'_>) -> Result<(), Verdict> {
+    let Entry { ordinal, base_seq, end_offset, last_seq, .. } = *segment.entry;
+    let corrupt = |at: usize| Verdict::Corrupt { ordinal, offset: at as u64 };
+    let (mut at, mut expected, mut batch) = (FRAMES, base_seq, Vec::new());
+    loop {
+        let is_valid = |frame: &Frame<'_>| frame.seq == expected && frame.end as u64 <= end_offset;
+        let frame = segment.frame(at).filter(is_valid).ok_or(corrupt(at))?;
+        (at, expected) = (frame.end, frame.seq + 1);
         let commit = frame.commit;
         batch.push(frame);
         if commit {
-            batch.drain(..).for_each(|frame| show(parsed, &frame));
+            let (ends, is_last) = (at as u64 == end_offset, expected == last_seq + 1);
+            if ends != is_last {
+                return Err(corrupt(at));
+            }
+            show(parsed, &batch);
+            batch.clear();
+            if ends {
+                return Ok(());
+            }
         }
     }
-    let ends_as_sealed = at as u64 == entry.end_offset && last == entry.last_seq && batch.is_empty();
-    (!ends_as_sealed).then_some((entry.ordinal, at as u64))
 }
 
-fn show(parsed: &mut Parsed, frame: &segment::Frame<'_>) {
-    if frame.seq >= parsed.first_seq {
+fn show<'f, 'a: 'f>(parsed: &mut Parsed, frames: impl IntoIterator<Item = &'f Frame<'a>>) {
+    for frame in frames.into_iter().filter(|frame| frame.seq >= parsed.first_seq) {
         parsed.records.push(Rec { seq: frame.seq, tag: frame.tag, payload: frame.payload.to_vec() });
+        if frame.commit {
+            parsed.batch_ends.push(frame.seq);
+        }
     }
 }
