@@ -20,8 +20,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use fixture::{FRAMES_AT, SMALLEST, log_files_of, scratch};
-use golden_files::Fixed;
+use fixture::{FRAMES_AT, SMALLEST, scratch};
+use golden_files::{Fixed, files_of};
 use images::check_judged;
 use mmap_wal::{Act, Background, Observer, Options, SyncMode, Wal};
 use reference::build::{self, Entry};
@@ -46,7 +46,7 @@ impl Observer for Moments {
     fn before(&self, act: &Act<'_>) -> std::io::Result<()> {
         let changes = matches!(act, Act::Write { .. } | Act::SyncRange { .. } | Act::Link { .. } | Act::Remove { .. });
         if changes && self.dir.join("MANIFEST").exists() {
-            self.taken.lock().expect("a lock").push(small(log_files_of(&self.dir)));
+            self.taken.lock().expect("a lock").push(small(files_of(&self.dir)));
         }
         Ok(())
     }
@@ -85,7 +85,7 @@ fn history(seed: u64) -> Vec<Files> {
         step(&wal, &mut rng);
     }
     let mut taken = moments.taken.lock().expect("a lock").clone();
-    taken.push(small(log_files_of(dir.path())));
+    taken.push(small(files_of(dir.path())));
     taken
 }
 

@@ -24,6 +24,7 @@
 //! Version 1 is frozen. A file that any reader of this page would read otherwise than it is meant, be it for a flag, a
 //! field, a file or a row of a table, is of version 2 and says so in every slot. `tests/golden/v1` holds logs of
 //! version 1 and what is in them; every later version of the code reads them so, as long as it reads version 1 at all.
+//! STATS has a version of its own.
 //!
 //! # MANIFEST
 //!

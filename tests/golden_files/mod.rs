@@ -37,11 +37,13 @@ pub fn writing() -> bool {
     std::env::var_os("MMAP_WAL_GOLDEN").is_some_and(|value| value == "write")
 }
 
-/// The files of a log: not its locks, which hold nothing.
+/// What stands beside a log and is no part of it.
+const NO_PART: [&str; 3] = ["LOCK", "READERS", "STATS"];
+
+/// The files of a log.
 pub fn files_of(dir: &Path) -> Files {
     let names = std::fs::read_dir(dir).expect("the directory").map(|entry| entry.expect("an entry").file_name());
-    let named =
-        names.map(|name| name.into_string().expect("a name")).filter(|name| name != "LOCK" && name != "READERS");
+    let named = names.map(|name| name.into_string().expect("a name")).filter(|name| !NO_PART.contains(&name.as_str()));
     named.map(|name| (name.clone(), std::fs::read(dir.join(&name)).expect("a file"))).collect()
 }
 
