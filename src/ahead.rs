@@ -102,7 +102,8 @@ mod tests {
         let done = FRAMES_AT + LEAST;
         let (range, _) = reach(Some((FRAMES_AT, done)), FRAMES_AT + 8, CAPACITY);
         assert!(range.is_empty());
-        let (range, _) = reach(Some((FRAMES_AT, done)), FRAMES_AT + LEAST / 2, CAPACITY);
+        let before = FRAMES_AT + LEAST / 2 - LEAST / 8;
+        let (range, _) = reach(Some((before, done)), FRAMES_AT + LEAST / 2, CAPACITY);
         assert_eq!(range, done..done + LEAST / 2);
     }
 
