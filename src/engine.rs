@@ -145,7 +145,9 @@ impl Engine {
 
     /// Tells those who follow, and calls the thread that keeps the delay if it has stopped looking; under the writer's lock.
     fn rouse(&self) {
-        self.commit.watch.tell();
+        if !planted(Bug::AppendTellsNobody) {
+            self.commit.watch.tell();
+        }
         if self.dozing.load(Ordering::Relaxed) {
             self.dozing.store(false, Ordering::Relaxed);
             self.commit.sync_bell.ring();

@@ -68,6 +68,8 @@ pub enum Bug {
     NoBackPressure,
     /// A file is used again while a view shows it.
     RecycleUnderView,
+    /// An append tells nobody who follows.
+    AppendTellsNobody,
     /// An attempt to append waits for the writer's lock.
     AttemptWaits,
 }
