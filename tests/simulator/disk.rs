@@ -73,16 +73,32 @@ impl Node {
         }
     }
 
-    /// Everything dirty in `range` has reached the disk, and the length.
-    fn sync(&mut self, range: Range<usize>) {
-        if self.durable.len() < self.live.len() {
-            Arc::make_mut(&mut self.durable).resize(self.live.len(), 0);
+    /// What a sync that begins now will have written when it has ended.
+    fn begin_sync(&self, range: Range<usize>) -> Begun {
+        let seen = self.dirty.range(range).map(|(at, versions)| (*at, versions.len())).collect();
+        Begun { live: Arc::clone(&self.live), seen }
+    }
+
+    /// Everything that was dirty when the sync began has reached the disk, and the length. What was written meanwhile may
+    /// have or not.
+    fn sync(&mut self, begun: &Begun) {
+        if self.durable.len() < begun.live.len() {
+            Arc::make_mut(&mut self.durable).resize(begun.live.len(), 0);
         }
-        let synced: Vec<usize> = self.dirty.range(range).map(|(at, _)| *at).collect();
-        for at in synced {
-            let now = sector(&self.live, at);
-            Arc::make_mut(&mut self.durable)[at..at + now.len()].copy_from_slice(now);
-            self.dirty.remove(&at);
+        for (at, seen) in &begun.seen {
+            let then = sector(&begun.live, *at);
+            Arc::make_mut(&mut self.durable)[*at..at + then.len()].copy_from_slice(then);
+            let later = self.dirty.remove(at).map(|versions| versions[(*seen).min(versions.len())..].to_vec());
+            if later.as_ref().is_some_and(|later| !later.is_empty()) {
+                self.dirty.insert(*at, later.unwrap_or_default());
+            }
+            let now = sector(&self.live, *at);
+            if now != then {
+                let versions = self.dirty.entry(*at).or_default();
+                if !versions.iter().any(|version| **version == *now) {
+                    versions.push(Arc::from(now));
+                }
+            }
         }
     }
 
@@ -97,6 +113,13 @@ impl Node {
             }
         }
     }
+}
+
+/// A sync that has begun: what the file held, and how many versions of each dirty sector there were.
+#[derive(Clone, Default)]
+pub struct Begun {
+    live: Bytes,
+    seen: Vec<(usize, usize)>,
 }
 
 pub fn sector(bytes: &[u8], at: usize) -> &[u8] {
@@ -207,10 +230,13 @@ impl Disk {
         node
     }
 
-    pub fn sync(&mut self, node: usize, range: Range<usize>) {
-        let len_differs = self.nodes[node].live.len() != self.nodes[node].durable.len();
-        if len_differs || self.nodes[node].dirty.range(range.clone()).next().is_some() {
-            self.change(node).sync(range);
+    pub fn begin_sync(&self, node: usize, range: Range<usize>) -> Begun {
+        self.nodes[node].begin_sync(range)
+    }
+
+    pub fn sync(&mut self, node: usize, begun: &Begun) {
+        if begun.live.len() != self.nodes[node].durable.len() || !begun.seen.is_empty() {
+            self.change(node).sync(begun);
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mmap_wal::{Act, Observer};
 
-use super::disk::{Disk, NameOp, What};
+use super::disk::{Begun, Disk, NameOp, What};
 use super::model::Model;
 use super::rng::Rng;
 
@@ -70,6 +70,8 @@ struct State {
     rng: Rng,
     clock: u64,
     moments: Option<Vec<Moment>>,
+    /// Syncs under way, oldest first.
+    syncing: Vec<(String, Begun)>,
     model: Arc<Model>,
     /// What the user asked for, and which part of it is done.
     asked: Phase,
@@ -90,6 +92,7 @@ impl Machine {
             rng: Rng::new(seed),
             clock: seed,
             moments: None,
+            syncing: Vec::new(),
             model: Arc::clone(model),
             asked: Phase::Idle,
             phase: Phase::Idle,
@@ -143,6 +146,13 @@ impl Machine {
         (state.moments.take().unwrap_or_default(), state.disk.clone())
     }
 
+    /// What a crash would find now.
+    pub fn disk(&self) -> Disk {
+        let mut state = self.state();
+        state.look();
+        state.disk.clone()
+    }
+
     /// Bytes of the newest segment that has any, frames and all, from the head of one of them or from anywhere.
     pub fn echo(&self, len: usize) -> Vec<u8> {
         let mut state = self.state();
@@ -187,6 +197,8 @@ impl Observer for Machine {
                 }
                 return Err(io::Error::from_raw_os_error(5));
             }
+            let path = self.relative(act.path());
+            state.begin_sync(act, path);
         }
         Ok(())
     }
@@ -210,17 +222,26 @@ impl Observer for Machine {
     }
 }
 
-fn changes(act: &Act<'_>) -> bool {
+pub fn changes(act: &Act<'_>) -> bool {
     let of_names = matches!(act, Act::MakeDir(_) | Act::Create(_) | Act::Rename { .. } | Act::Remove(_));
     let of_names = of_names || matches!(act, Act::Link { .. });
     of_names || is_sync(act) || matches!(act, Act::Allocate { .. } | Act::Write { .. })
 }
 
-fn is_sync(act: &Act<'_>) -> bool {
+/// Which bytes a sync of a file writes.
+fn range_of(act: &Act<'_>) -> Option<std::ops::Range<usize>> {
+    match *act {
+        Act::SyncRange { offset, len, .. } => Some(offset as usize..(offset + len) as usize),
+        Act::SyncFile(_) => Some(0..usize::MAX),
+        _ => None,
+    }
+}
+
+pub fn is_sync(act: &Act<'_>) -> bool {
     matches!(act, Act::SyncRange { .. } | Act::SyncFile(_) | Act::SyncDir(_))
 }
 
-fn describe(act: &Act<'_>) -> String {
+pub fn describe(act: &Act<'_>) -> String {
     let name = act.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
     match act {
         Act::Write { offset, len, .. } => format!("write {len} bytes at {offset} of {name}"),
@@ -287,13 +308,22 @@ impl State {
     }
 
     fn lose(&mut self, act: &Act<'_>, path: &str) {
-        let Some(node) = self.disk.node(path) else { return };
-        match *act {
-            Act::SyncRange { offset, len, .. } => {
-                self.disk.lose(node, offset as usize..(offset + len) as usize, &mut self.rng);
-            }
-            Act::SyncFile(_) => self.disk.lose(node, 0..usize::MAX, &mut self.rng),
-            _ => {}
+        let (Some(range), Some(node)) = (range_of(act), self.disk.node(path)) else { return };
+        self.disk.lose(node, range, &mut self.rng);
+    }
+
+    /// What is written while the sync runs is not promised to be in it.
+    fn begin_sync(&mut self, act: &Act<'_>, path: String) {
+        let (Some(range), Some(node)) = (range_of(act), self.disk.node(&path)) else { return };
+        self.syncing.push((format!("{path} {range:?}"), self.disk.begin_sync(node, range)));
+    }
+
+    fn end_sync(&mut self, act: &Act<'_>, path: &str) {
+        let (Some(range), Some(node)) = (range_of(act), self.disk.node(path)) else { return };
+        let key = format!("{path} {range:?}");
+        if let Some(index) = self.syncing.iter().position(|(begun, _)| *begun == key) {
+            let (_, begun) = self.syncing.remove(index);
+            self.disk.sync(node, &begun);
         }
     }
 
@@ -331,16 +361,7 @@ impl State {
                     self.disk.change(node).wrote(offset as usize, &bytes);
                 }
             }
-            Act::SyncRange { offset, len, .. } => {
-                if let Some(node) = self.disk.node(&path) {
-                    self.disk.sync(node, offset as usize..(offset + len) as usize);
-                }
-            }
-            Act::SyncFile(_) => {
-                if let Some(node) = self.disk.node(&path) {
-                    self.disk.sync(node, 0..usize::MAX);
-                }
-            }
+            Act::SyncRange { .. } | Act::SyncFile(_) => self.end_sync(act, &path),
             Act::SyncDir(_) => self.disk.sync_dir(&path),
             Act::Rename { to, .. } => {
                 if let Some(what) = self.disk.live.get(&path).copied() {

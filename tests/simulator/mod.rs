@@ -13,4 +13,8 @@ pub mod image;
 pub mod life;
 pub mod machine;
 pub mod model;
+#[cfg(mmap_wal_shuttle)]
+pub mod order;
 pub mod rng;
+#[cfg(mmap_wal_shuttle)]
+pub mod stage;
