@@ -350,7 +350,7 @@ fn body(id: u64, len: usize) -> Vec<u8> {
     id.to_le_bytes().into_iter().chain(filler).take(len).collect()
 }
 
-fn shown(snapshot: &Snapshot, durable: u64, meta: Vec<u8>) -> Result<Shown, String> {
+pub fn shown(snapshot: &Snapshot, durable: u64, meta: Vec<u8>) -> Result<Shown, String> {
     let replay = snapshot.replay(0).map_err(|e| format!("no replay: {e}"))?;
     let records = replay.map(|record| {
         let record = record.map_err(|e| format!("replay stops: {e}"))?;
@@ -367,7 +367,7 @@ fn shown(snapshot: &Snapshot, durable: u64, meta: Vec<u8>) -> Result<Shown, Stri
 }
 
 /// Holds what the library found against what the reference parser found in the same bytes.
-fn check_parsed(parsed: &Parsed, found: &Shown, wal: &Wal, must_be: bool) -> Result<(), String> {
+pub fn check_parsed(parsed: &Parsed, found: &Shown, wal: &Wal, must_be: bool) -> Result<(), String> {
     let tail = match &parsed.verdict {
         Verdict::Ok { tail, .. } => *tail,
         Verdict::NoLog if !must_be && wal.recovery().created => return Ok(()),

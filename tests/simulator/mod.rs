@@ -6,10 +6,14 @@
 #![allow(dead_code)]
 
 pub mod campaign;
+#[cfg(mmap_wal_shuttle)]
+pub mod crew;
 pub mod directed;
 pub mod disk;
 pub mod history;
 pub mod image;
+#[cfg(mmap_wal_shuttle)]
+pub mod ledger;
 pub mod life;
 pub mod machine;
 pub mod model;
@@ -18,3 +22,5 @@ pub mod order;
 pub mod rng;
 #[cfg(mmap_wal_shuttle)]
 pub mod stage;
+#[cfg(mmap_wal_shuttle)]
+pub mod threads;
