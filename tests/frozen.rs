@@ -27,7 +27,9 @@ use reference::{crc, parse};
 
 const FROZEN: &[(&str, u32)] = &[
     ("batch", 0x1e1ed169),
+    ("begun-by-its-first-copy", 0xc44864f6),
     ("begun-by-its-frame", 0x177cc166),
+    ("begun-by-its-second-copy", 0x72f6daec),
     ("begun-one-copy", 0x6889c9c6),
     ("checkpoint", 0x467aa395),
     ("claim-behind-a-hole", 0xcbc19e71),

@@ -262,7 +262,9 @@ pub const MAKERS: &[Maker] = &[
             append(wal, &["after"]);
         })
     }),
+    ("begun-by-its-first-copy", || zero(pair(|spare| spare.begin(3)), 2, 4672..4688)),
     ("begun-by-its-frame", || zero(zero(rotated(), 2, 4160..4176), 2, 4672..4688)),
+    ("begun-by-its-second-copy", || zero(pair(|spare| spare.begin(3)), 2, 4160..4176)),
     ("begun-one-copy", || flip(rotated(), 2, 4168)),
     ("checkpoint", || killed(|wal| (four(wal), wal.checkpoint(3).expect("a checkpoint")).0)),
     ("claim-behind-a-hole", || hole(|segment| segment.append_claiming(3, 8256))),
