@@ -1,5 +1,5 @@
-//! Proves that any history of appends in every mode, syncs, checkpoints, truncations, clean reopens and kills leaves
-//! exactly what a log in three lines of memory holds, for the writer, for a reader beside it, for snapshots kept
+//! Proves that any history of appends in every mode, syncs, checkpoints, truncations, cuts, resets, clean reopens and kills
+//! leaves exactly what a log in three lines of memory holds, for the writer, for a reader beside it, for snapshots kept
 //! meanwhile, and for the reference parser.
 //! Does not prove anything about power loss, damage, or threads.
 //!
@@ -36,14 +36,23 @@ fn op() -> impl Strategy<Value = Op> {
             if a % 8 == 0 { Op::AppendWith { max: a, len: b, fails } } else { Op::AppendWith { max: a.max(b), len: a.min(b), fails } }
         }),
         4 => prop::collection::vec(any::<u16>(), 0..4).prop_map(Op::AppendVectored),
+        3 => (any::<u16>(), len()).prop_map(|(tag, len)| Op::AppendTagged { tag, len }),
+        1 => Just(Op::AppendOversized),
+        3 => len().prop_map(Op::TryAppend),
+        3 => (prop::collection::vec(len(), 0..4), any::<bool>()).prop_map(|(lens, wait)| Op::Submit { lens, wait }),
         3 => Just(Op::Sync),
         2 => any::<u16>().prop_map(Op::SyncTo),
+        2 => Just(Op::Maintain),
         2 => any::<u16>().prop_map(Op::Checkpoint),
         2 => any::<u16>().prop_map(Op::TruncateFront),
+        2 => any::<u16>().prop_map(Op::TruncateBack),
+        1 => any::<u16>().prop_map(Op::Reset),
         1 => any::<u16>().prop_map(Op::SetMeta),
         3 => any::<u16>().prop_map(Op::Get),
+        2 => any::<u16>().prop_map(Op::Replay),
         2 => any::<bool>().prop_map(|durable| Op::Keep { durable }),
         1 => Just(Op::CheckKept),
+        1 => Just(Op::Forget),
         2 => Just(Op::Read),
         2 => setup().prop_map(Op::Reopen),
         3 => setup().prop_map(Op::Kill),

@@ -1,13 +1,16 @@
 //! A log in three lines of memory, and an executor that does the same to it and to a real one and compares.
 //!
 //! Needs `crate::fixture` and `crate::reference` beside it; whoever has those can share it.
+#![allow(dead_code, missing_docs)]
 
+use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use mmap_wal::{Background, Error, Options, Positions, Reader, Snapshot, SyncMode, TailState, Wal};
 
-use crate::fixture::{all, files_of, rec, scratch, write_files};
-use crate::reference::{Parsed, Rec, Tail, Verdict, parse, parse_dir};
+use crate::fixture::{Seeded, all, files_of, rec, scratch, write_files};
+use crate::reference::{Files, Parsed, Rec, Tail, Verdict, parse, parse_dir};
 
 /// What is done to a log. Numbers are taken modulo what makes sense, so that any value is an operation.
 #[derive(Clone, Debug)]
@@ -20,17 +23,36 @@ pub enum Op {
         fails: bool,
     },
     AppendVectored(Vec<u16>),
+    AppendTagged {
+        tag: u16,
+        len: u32,
+    },
+    /// More than any segment holds.
+    AppendOversized,
+    TryAppend(u32),
+    /// Publish, and wait for it or not.
+    Submit {
+        lens: Vec<u32>,
+        wait: bool,
+    },
     Sync,
     SyncTo(u16),
+    Maintain,
     Checkpoint(u16),
     TruncateFront(u16),
+    TruncateBack(u16),
+    /// Go on so far behind the last record.
+    Reset(u16),
     SetMeta(u16),
     Get(u16),
+    Replay(u16),
     /// Keep a snapshot, and look at it again at the end of the history.
     Keep {
         durable: bool,
     },
     CheckKept,
+    /// Let the snapshots go, so that files can be used again.
+    Forget,
     /// Another handle reads.
     Read,
     /// Close, and open again.
@@ -71,43 +93,93 @@ impl Setup {
     }
 }
 
+/// A record that was appended.
+#[derive(Clone, Copy)]
+struct Noted {
+    len: u32,
+    tag: u16,
+    /// How often a cut had given numbers again before: the same number then stands for other bytes.
+    life: u32,
+    /// Whether it is the last of its batch.
+    ends: bool,
+}
+
 /// What the log should be.
+#[derive(Clone)]
 struct Model {
-    /// The length of every record that was ever appended; the first has the number 1.
-    lens: Vec<u32>,
+    /// What was appended since the log began or was reset, truncated records included.
+    noted: VecDeque<Noted>,
+    /// The number of the first of them.
+    base: u64,
     first: u64,
     checkpoint: u64,
     /// At least so much is durable.
     durable: u64,
     meta: Vec<u8>,
+    life: u32,
+    /// Every record that was cut off again, as it was.
+    cut: Vec<Rec>,
 }
 
 impl Model {
     fn last(&self) -> u64 {
-        self.lens.len() as u64
+        self.base + self.noted.len() as u64 - 1
     }
 
     /// A number of the log, or one around it.
     fn pick(&self, number: u16) -> u64 {
-        u64::from(number) % (self.last() + 3)
+        let low = self.base.saturating_sub(2);
+        low + u64::from(number) % (self.last() + 3 - low)
     }
 
     fn shows(&self, seq: u64) -> bool {
         (self.first..=self.last()).contains(&seq)
     }
 
+    fn noted(&self, seq: u64) -> Noted {
+        self.noted[(seq - self.base) as usize]
+    }
+
     fn record(&self, seq: u64) -> Rec {
-        Rec { seq, tag: 0, payload: payload(seq, self.lens[seq as usize - 1]) }
+        let Noted { len, tag, life, .. } = self.noted(seq);
+        Rec { seq, tag, payload: payload(seq, life, len) }
     }
 
     fn records(&self, first: u64, last: u64) -> Vec<Rec> {
         (first..=last).map(|seq| self.record(seq)).collect()
     }
+
+    /// The bytes that the next records get.
+    fn drawn(&self, lens: &[u32]) -> Vec<Vec<u8>> {
+        lens.iter().zip(self.last() + 1..).map(|(len, seq)| payload(seq, self.life, *len)).collect()
+    }
+
+    /// Notes a batch.
+    fn note(&mut self, lens: &[u32], tag: u16) {
+        for (at, len) in lens.iter().enumerate() {
+            self.noted.push_back(Noted { len: *len, tag, life: self.life, ends: at + 1 == lens.len() });
+        }
+    }
+
+    /// Cuts off what is above `after`, or everything if the log then begins at `next`.
+    fn cut_off(&mut self, after: u64, next: Option<u64>) {
+        self.cut.extend(self.records(next.map_or(after + 1, |_| self.base), self.last()));
+        self.life += 1;
+        match next {
+            Some(next) => {
+                self.noted.clear();
+                (self.base, self.first) = (next, next);
+            }
+            None => self.noted.truncate((after + 1 - self.base) as usize),
+        }
+        self.durable = self.last();
+        self.checkpoint = self.checkpoint.min(self.last());
+    }
 }
 
-/// The bytes of record `seq`, if it has `len` of them: no two records have the same.
-fn payload(seq: u64, len: u32) -> Vec<u8> {
-    let mut word = seq.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+/// The bytes of record `seq` of that `life`, if it has `len` of them: no two records have the same.
+fn payload(seq: u64, life: u32, len: u32) -> Vec<u8> {
+    let mut word = (seq + (u64::from(life) << 40)).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut bytes = Vec::with_capacity(len as usize + 8);
     while bytes.len() < len as usize {
         word ^= word << 13;
@@ -124,26 +196,29 @@ struct Kept {
     snapshot: Snapshot,
     first: u64,
     last: u64,
+    /// What was noted then.
+    model: Model,
 }
 
-struct Run {
+/// A log that operations are done to, and what it should be.
+pub struct Run {
     dir: tempfile::TempDir,
+    /// In place of the system's random bits, so that a history can be repeated.
+    random: Arc<Seeded>,
     wal: Wal,
     model: Model,
     kept: Vec<Kept>,
+    /// Where the log was before: kept snapshots map their segments when they are first looked at.
+    before: Vec<tempfile::TempDir>,
 }
 
 /// Does `ops` to a new log, and says where it differs from the model.
 pub fn run(ops: &[Op]) -> Result<(), String> {
-    let dir = scratch();
-    let setup = Setup { mode: 255, pages: 0, spares: 0, strict: false };
-    let wal = setup.options().open(dir.path()).map_err(|e| format!("a new log: {e}"))?;
-    let model = Model { lens: Vec::new(), first: 1, checkpoint: 0, durable: 0, meta: Vec::new() };
-    let mut run = Run { dir, wal, model, kept: Vec::new() };
+    let mut run = Run::new()?;
     for (i, op) in ops.iter().enumerate() {
-        run.step(op).and_then(|()| run.check_positions()).map_err(|e| format!("operation {i}, {op:?}: {e}"))?;
+        run.step(op).map_err(|e| format!("operation {i}, {op:?}: {e}"))?;
     }
-    run.check_all().and_then(|()| run.check_kept()).map_err(|e| format!("in the end: {e}"))
+    run.finish()
 }
 
 /// An error where none should be.
@@ -164,9 +239,80 @@ fn same_records(what: &str, found: &[Rec], expected: &[Rec]) -> Result<(), Strin
 }
 
 impl Run {
-    fn step(&mut self, op: &Op) -> Result<(), String> {
+    /// A new log.
+    pub fn new() -> Result<Self, String> {
+        let (dir, random) = (scratch(), Arc::new(Seeded::default()));
+        let setup = Setup { mode: 255, pages: 0, spares: 0, strict: false };
+        let opened = setup.options().open_observed(dir.path(), Some(random.clone()));
+        let model = Model {
+            noted: VecDeque::new(),
+            base: 1,
+            first: 1,
+            checkpoint: 0,
+            durable: 0,
+            meta: Vec::new(),
+            life: 0,
+            cut: Vec::new(),
+        };
+        Ok(Self {
+            dir,
+            random,
+            wal: opened.map_err(|e| format!("a new log: {e}"))?,
+            model,
+            kept: Vec::new(),
+            before: Vec::new(),
+        })
+    }
+
+    /// Does one operation, and compares.
+    pub fn step(&mut self, op: &Op) -> Result<(), String> {
+        self.act(op).and_then(|()| self.check_positions())
+    }
+
+    /// Compares everything that is there in the end.
+    pub fn finish(&self) -> Result<(), String> {
+        self.check_all().and_then(|()| self.check_kept()).map_err(|e| format!("in the end: {e}"))
+    }
+
+    /// The files as a killed process would leave them now.
+    pub fn files(&self) -> Files {
+        files_of(self.dir.path())
+    }
+
+    /// The files as a clean close leaves them. Nothing can be done afterwards.
+    pub fn close(&self) -> Result<Files, String> {
+        self.wal.close().map_err(unexpected)?;
+        Ok(self.files())
+    }
+
+    /// Every record that the log shows now.
+    pub fn truth(&self) -> Vec<Rec> {
+        self.model.records(self.model.first, self.model.last())
+    }
+
+    /// Every record that the log ever had: those that were truncated or cut off, too.
+    pub fn ever(&self) -> Vec<Rec> {
+        [self.model.cut.clone(), self.model.records(self.model.base, self.model.last())].concat()
+    }
+
+    fn act(&mut self, op: &Op) -> Result<(), String> {
         match op {
-            Op::Append(len) => self.append(len % LONGEST, Wal::append),
+            Op::Append(len) => self.append(len % LONGEST, 0, Wal::append),
+            Op::AppendTagged { tag, len } => {
+                self.append(len % LONGEST, *tag, |wal, payload| wal.append_tagged(*tag, &[IoSlice::new(payload)]))
+            }
+            Op::AppendOversized => self.append_oversized(),
+            Op::TryAppend(len) => self.try_append(len % LONGEST),
+            Op::Submit { lens, wait } => self.submit(lens, *wait),
+            Op::Maintain => self.wal.maintain().map_err(unexpected),
+            Op::TruncateBack(number) => self.truncate_back(self.model.pick(*number)),
+            Op::Reset(ahead) => self.reset(self.model.last() + u64::from(*ahead) % 1000),
+            Op::Replay(number) => self.replay(self.model.pick(*number)),
+            Op::Forget => {
+                self.kept.clear();
+                self.before.clear();
+                Ok(())
+            }
             Op::AppendBatch(lens) => self.append_batch(lens),
             Op::AppendWith { max, len, fails } => self.append_with(max % LONGEST, len % LONGEST, *fails),
             Op::AppendVectored(lens) => self.append_vectored(lens),
@@ -184,16 +330,53 @@ impl Run {
         }
     }
 
-    fn append(&mut self, len: u32, how: impl FnOnce(&Wal, &[u8]) -> Result<u64, Error>) -> Result<(), String> {
+    fn append(
+        &mut self,
+        len: u32,
+        tag: u16,
+        how: impl FnOnce(&Wal, &[u8]) -> Result<u64, Error>,
+    ) -> Result<(), String> {
         let seq = self.model.last() + 1;
-        let given = how(&self.wal, &payload(seq, len)).map_err(unexpected)?;
-        self.model.lens.push(len);
+        let given = how(&self.wal, &self.model.drawn(&[len])[0]).map_err(unexpected)?;
+        self.model.note(&[len], tag);
         same("its number", given, seq)
+    }
+
+    fn append_oversized(&self) -> Result<(), String> {
+        match self.wal.append_with(usize::MAX, |_| Ok::<usize, ()>(0)) {
+            Err(Error::RecordTooLarge { .. }) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    /// It would wait only where the next segment is not prepared.
+    fn try_append(&mut self, len: u32) -> Result<(), String> {
+        let seq = self.model.last() + 1;
+        match self.wal.try_append(&self.model.drawn(&[len])[0]).map_err(unexpected)? {
+            Some(given) => {
+                self.model.note(&[len], 0);
+                same("its number", given, seq)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn submit(&mut self, lens: &[u32], wait: bool) -> Result<(), String> {
+        let first = self.model.last() + 1;
+        let lens: Vec<u32> = lens.iter().map(|len| len % LONGEST).collect();
+        let pending = self.wal.submit_batch(&self.model.drawn(&lens)).map_err(unexpected)?;
+        self.model.note(&lens, 0);
+        if !wait || lens.is_empty() {
+            return Ok(());
+        }
+        let seqs = pending.wait().map_err(unexpected)?;
+        self.model.durable = self.model.last();
+        same("their numbers", (seqs.first(), seqs.last()), (Some(first), Some(self.model.last())))
     }
 
     fn append_vectored(&mut self, lens: &[u16]) -> Result<(), String> {
         let lens: Vec<usize> = lens.iter().map(|len| usize::from(*len) % 3000).collect();
-        self.append(lens.iter().sum::<usize>() as u32, |wal, payload| {
+        self.append(lens.iter().sum::<usize>() as u32, 0, |wal, payload| {
             let mut rest = payload;
             let parts: Vec<_> = lens
                 .iter()
@@ -209,9 +392,9 @@ impl Run {
 
     fn append_with(&mut self, max: u32, len: u32, fails: bool) -> Result<(), String> {
         let seq = self.model.last() + 1;
+        let fill = self.model.drawn(&[len.min(max)]).remove(0);
         let done = self.wal.append_with(max as usize, |bytes| {
             let zeroed = bytes.len() == max as usize && bytes.iter().all(|byte| *byte == 0);
-            let fill = payload(seq, len.min(max));
             bytes[..fill.len()].copy_from_slice(&fill);
             match (zeroed, fails) {
                 (false, _) => Err("the bytes were not zero"),
@@ -221,7 +404,7 @@ impl Run {
         });
         match done {
             Ok(Ok(given)) if len <= max => {
-                self.model.lens.push(len);
+                self.model.note(&[len], 0);
                 same("its number", given, seq)
             }
             Ok(Err("no")) if fails => Ok(()),
@@ -233,9 +416,8 @@ impl Run {
     fn append_batch(&mut self, lens: &[u32]) -> Result<(), String> {
         let first = self.model.last() + 1;
         let lens: Vec<u32> = lens.iter().map(|len| len % LONGEST).collect();
-        let payloads: Vec<_> = lens.iter().zip(first..).map(|(len, seq)| payload(seq, *len)).collect();
-        let seqs = self.wal.append_batch(&payloads).map_err(unexpected)?;
-        self.model.lens.extend(&lens);
+        let seqs = self.wal.append_batch(&self.model.drawn(&lens)).map_err(unexpected)?;
+        self.model.note(&lens, 0);
         if !lens.is_empty() {
             self.model.durable = self.model.last();
         }
@@ -282,8 +464,39 @@ impl Run {
         Ok(())
     }
 
+    fn truncate_back(&mut self, after: u64) -> Result<(), String> {
+        let model = &mut self.model;
+        let everything = after + 1 == model.first;
+        let inside = |model: &Model| !model.noted(after).ends;
+        match self.wal.truncate_back(after) {
+            Err(Error::OutOfRange { .. }) if after > model.last() => Ok(()),
+            Err(Error::Truncated { first_seq }) if after + 1 < model.first => same("the front", first_seq, model.first),
+            Ok(()) if after == model.last() => {
+                model.durable = model.durable.max(model.first - 1);
+                Ok(())
+            }
+            Err(Error::InsideBatch { .. }) if model.shows(after) && inside(model) => Ok(()),
+            Ok(()) if everything || model.shows(after) && !inside(model) => {
+                model.cut_off(after, everything.then_some(after + 1));
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    fn reset(&mut self, next: u64) -> Result<(), String> {
+        match self.wal.reset(next) {
+            Err(Error::OutOfRange { .. }) if next <= self.model.last() => Ok(()),
+            Ok(()) if next > self.model.last() => {
+                self.model.cut_off(0, Some(next));
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        }
+    }
+
     fn set_meta(&mut self, len: u16) -> Result<(), String> {
-        let meta = payload(u64::from(len), u32::from(len) % 1100);
+        let meta = payload(u64::from(len), 0, u32::from(len) % 1100);
         match self.wal.set_meta(&meta) {
             Ok(()) if meta.len() <= 1024 => self.model.meta = meta,
             Err(Error::RecordTooLarge { max: 1024, .. }) if meta.len() > 1024 => {}
@@ -298,6 +511,19 @@ impl Run {
         same("the record", found, self.model.shows(seq).then(|| self.model.record(seq)))
     }
 
+    fn replay(&self, after: u64) -> Result<(), String> {
+        let (snapshot, model) = (self.wal.snapshot(), &self.model);
+        let found = match snapshot.replay(after) {
+            Err(Error::Ahead { last_seq }) if after > model.last() => return same("the end", last_seq, model.last()),
+            Err(Error::Truncated { first_seq }) if after != 0 && after + 1 < model.first => {
+                return same("the front", first_seq, model.first);
+            }
+            other => other.map_err(unexpected)?,
+        };
+        let found: Vec<Rec> = found.map(|record| record.map(rec)).collect::<Result<_, _>>().map_err(unexpected)?;
+        same_records("a replay", &found, &model.records(model.first.max(after + 1), model.last()))
+    }
+
     fn keep(&mut self, durable: bool) -> Result<(), String> {
         let snapshot = if durable { self.wal.durable_snapshot() } else { self.wal.snapshot() };
         let (first, last) = (snapshot.first_seq(), snapshot.last_seq());
@@ -307,13 +533,13 @@ impl Run {
         }
         same("its checkpoint", snapshot.checkpoint_seq(), self.model.checkpoint)?;
         same("its front", first, self.model.first)?;
-        self.kept.push(Kept { snapshot, first, last });
+        self.kept.push(Kept { snapshot, first, last, model: self.model.clone() });
         Ok(())
     }
 
     fn check_kept(&self) -> Result<(), String> {
-        for Kept { snapshot, first, last } in &self.kept {
-            same_records("a kept snapshot", &all(snapshot), &self.model.records(*first, *last))?;
+        for Kept { snapshot, first, last, model } in &self.kept {
+            same_records("a kept snapshot", &all(snapshot), &model.records(*first, *last))?;
         }
         Ok(())
     }
@@ -352,7 +578,7 @@ impl Run {
         let (copy, files) = (scratch(), files_of(self.dir.path()));
         write_files(copy.path(), &files);
         self.agrees(&parse(&files))?;
-        self.dir = copy;
+        self.before.push(std::mem::replace(&mut self.dir, copy));
         self.read()?;
         self.open(setup)
     }
@@ -372,7 +598,8 @@ impl Run {
     }
 
     fn open(&mut self, setup: &Setup) -> Result<(), String> {
-        self.wal = setup.options().open(self.dir.path()).map_err(unexpected)?;
+        let opened = setup.options().open_observed(self.dir.path(), Some(self.random.clone()));
+        self.wal = opened.map_err(unexpected)?;
         let report = self.wal.recovery();
         same("a torn tail", report.tail == TailState::Torn, false)?;
         same("the cut", report.cut, None)?;
