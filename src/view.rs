@@ -205,7 +205,9 @@ impl Cursor {
             (at, seq) = (at + last.frame_size(), seq + 1);
         }
         // A sealed segment that ends too early or too late was not sealed by this manifest.
-        if whole && (at == end.offset) != (seq == segment.base_seq() + end.count) {
+        let behind = segment.base_seq() + end.count;
+        let fits = if at == end.offset { seq == behind } else { seq < behind };
+        if whole && !fits {
             return Err(segment.damage(at, seq, end.offset, "the segment does not end as the manifest says"));
         }
         self.verified = at;

@@ -207,8 +207,8 @@
 //! A sealed segment is read from 8192, expecting `base_seq`, `base_seq` + 1, ...; its frames must be valid and end at
 //! or before `end_offset`. What stands behind is not looked at: a cut leaves records there. A batch is the frames up to
 //! and with the next COMMIT. The segment is damaged at the first offset where a valid frame is wanted and none stands
-//! (`end_offset` itself, if a batch is open there), or at the end of the first COMMIT frame of which only one holds:
-//! that it ends at `end_offset`, and that its `seq` is `last_seq`. Of the batch that is damaged, and of everything
+//! (`end_offset` itself, if a batch is open there), or at the end of the first COMMIT frame whose `seq` is above
+//! `last_seq`, or of which only one holds: that it ends at `end_offset`, and that its `seq` is `last_seq`. Of the batch that is damaged, and of everything
 //! behind it, nothing is shown. Damage in a sealed segment is not a verdict on the log: the log opens, and goes on.
 //!
 //! Where a segment's `base_seq` is above the seq expected behind the one before, the seqs between, from `first_seq` on,

@@ -17,7 +17,7 @@ use segment::{FRAMES, Frame, Segment, Walk, identities};
 /// The files of one directory: name to bytes.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rec {
     pub seq: u64,
     pub tag: u16,
@@ -308,7 +308,7 @@ fn replay_sealed(parsed: &mut Parsed, segment: &Segment<'_>) -> Result<(), Verdi
         batch.push(frame);
         if commit {
             let (ends, is_last) = (at as u64 == end_offset, expected == last_seq + 1);
-            if ends != is_last {
+            if ends != is_last || expected > last_seq + 1 {
                 return Err(corrupt(at));
             }
             show(parsed, &batch);
