@@ -81,6 +81,9 @@ mod engine;
 mod error;
 mod event;
 mod format;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod index;
 pub mod inspect;

@@ -44,14 +44,16 @@ impl Manifest {
         &self.entries[self.active_index() + 1..]
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// As a slot.
+    pub(crate) fn encode(&self) -> Vec<u8> {
         // Counts are those of vectors in memory, so the size cannot overflow.
         let mut bytes = vec![0; slot::size(self.meta.len(), self.entries.len()).unwrap_or(0)];
         slot::encode(&mut bytes, &self.header, &self.meta, &self.entries);
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> std::result::Result<Self, Refusal> {
+    /// The slot in `bytes`.
+    pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, Refusal> {
         let slot = slot::decode(bytes)?;
         let entries: Vec<Entry> = slot.entries().collect();
         let distinct: HashSet<u64> = entries.iter().map(|entry| entry.ordinal).collect();

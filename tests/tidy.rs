@@ -14,7 +14,7 @@ const FLOORS: &[(usize, &[&str])] = &[
     (0, &["error", "event", "format", "map", "planted", "sync", "wakers"]),
     (1, &["doorbell", "identity", "index", "options", "presence", "scan", "storage", "watch"]),
     (2, &["board", "manifest", "segment"]),
-    (3, &["ahead", "append", "live", "recovery", "view"]),
+    (3, &["ahead", "append", "fuzzing", "live", "recovery", "view"]),
     (4, &["commit", "snapshot"]),
     (5, &["prepare", "reader"]),
     (6, &["engine", "inspect"]),

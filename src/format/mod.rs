@@ -239,9 +239,21 @@ pub(crate) const fn padded(n: usize) -> Option<usize> {
 
 /// CRC-32/ISO-HDLC of `bytes`, continued from `salt`.
 pub(crate) fn salted_crc(salt: u32, bytes: &[u8]) -> u32 {
+    #[cfg(fuzzing)]
+    HASHED.fetch_add(bytes.len() as u64, core::sync::atomic::Ordering::Relaxed);
     let mut hasher = crc32fast::Hasher::new_with_initial(salt);
     hasher.update(bytes);
     hasher.finalize()
+}
+
+/// How many bytes were hashed: the fuzz targets hold it against the size of what is hashed.
+#[cfg(fuzzing)]
+static HASHED: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
+
+/// How many bytes were hashed by this process.
+#[cfg(fuzzing)]
+pub(crate) fn hashed() -> u64 {
+    HASHED.load(core::sync::atomic::Ordering::Relaxed)
 }
 
 /// Reads the little-endian `u16` at `at`; the caller has bounded it.

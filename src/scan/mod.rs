@@ -9,6 +9,8 @@ mod frames;
 mod judge;
 
 pub(crate) use evidence::Verifier;
+#[cfg(fuzzing)]
+pub(crate) use evidence::{Window, search};
 pub(crate) use frames::walk;
 pub(crate) use judge::{Damage, Judged, Tail, Unsealed, closed_at, judge};
 

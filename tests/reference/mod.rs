@@ -5,8 +5,8 @@
 pub mod build;
 pub mod bytes;
 pub mod crc;
-mod manifest;
-mod segment;
+pub mod manifest;
+pub mod segment;
 
 use std::collections::BTreeMap;
 use std::path::Path;
