@@ -6,6 +6,8 @@
 mod fixture;
 #[path = "cli/refusals.rs"]
 mod refusals;
+#[path = "cli/repair.rs"]
+mod repair;
 #[path = "cli/tail.rs"]
 mod tail;
 

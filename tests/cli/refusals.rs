@@ -42,8 +42,11 @@ fn no_command_but_append_makes_anything_where_no_log_is() {
     std::fs::write(fixture.path("file"), b"").expect("a file");
     for (name, part) in [("empty", "there is no log"), ("absent", "No such file"), ("file", "Not a directory")] {
         let dir = fixture.path(name).to_string_lossy().into_owned();
-        let commands: [&[&str]; 6] = [
+        let out = fixture.path("out").to_string_lossy().into_owned();
+        let commands: [&[&str]; 8] = [
             &["replay", &dir],
+            &["repair", &dir, "--write"],
+            &["salvage", &dir, &out],
             &["stat", &dir],
             &["verify", &dir],
             &["dump", &dir],
@@ -56,7 +59,7 @@ fn no_command_but_append_makes_anything_where_no_log_is() {
     }
     run(&["append", &fixture.path("file").to_string_lossy()]).failed(3, "Not a directory");
     assert_eq!(std::fs::read_dir(fixture.path("empty")).expect("the directory").count(), 0);
-    assert!(!fixture.path("absent").exists());
+    assert!(!fixture.path("absent").exists() && !fixture.path("out").exists());
 }
 
 #[test]
