@@ -286,8 +286,11 @@ fn damaged_headers_are_restored_from_the_manifest() {
 fn a_manifest_of_another_log_is_refused() {
     let mut files = killed(60);
     files.insert("MANIFEST".into(), killed(60).remove("MANIFEST").expect("a manifest"));
-    let log = Log::open(directory(&files).path()).map(|log| log.plan_repair());
-    assert!(matches!(log, Ok(Err(Error::Foreign(_)) | Err(Error::Io(_)))), "{log:?}", log = log.err());
+    let dir = directory(&files);
+    match Log::open(dir.path()).expect("a log").plan_repair() {
+        Err(Error::Foreign(foreign)) => assert!(foreign.reason.contains("no segment carries that of the manifest")),
+        other => panic!("{other:?}"),
+    }
 }
 
 // ---- the end ----
@@ -349,14 +352,11 @@ fn a_checkpoint_above_the_end_sets_the_next_number() {
         fill(wal, 40);
         wal.checkpoint(39).expect("a checkpoint");
     });
-    // An older state of the segment under a newer manifest.
-    let older = killed(36).remove(&segment(3)).expect("a file");
-    let salt = files[&segment(3)][..4096].to_vec();
+    // An older state of the segment under a newer manifest: its last records and its witnesses are not there.
     let bytes = files.get_mut(&segment(3)).expect("a file");
     bytes[at(4) as usize..].fill(0);
     bytes[4096 + 128..4096 + 144].fill(0);
     bytes[4096 + 512 + 128..4096 + 512 + 144].fill(0);
-    assert_eq!((older.len(), salt.len()), (SMALLEST as usize, 4096));
     let (dir, plan, wal) = repaired(&files);
     assert!(plan.next_seq.is_some_and(|seq| seq > 40), "{plan}");
     assert_eq!((wal.positions().checkpoint, numbers(&wal).0), (39, without(1, 36, &[])));
@@ -538,6 +538,31 @@ fn an_unfinished_creation_is_no_log() {
     files.values_mut().filter(|bytes| bytes.len() > 4096).for_each(|bytes| bytes[4096..].fill(0));
     assert!(Log::open(directory(&files).path()).is_err_and(|e| matches!(e, Error::Io(_))));
     fill(&options().open(directory(&files).path()).expect("a new log"), 3);
+}
+
+#[test]
+fn the_words_tell_the_salt_of_a_segment_without_a_header() {
+    for files in [killed(10), killed(40), closed(|wal| fill(wal, 40))] {
+        let last = options().open(directory(&files).path()).expect("it").positions().last;
+        for ordinal in (1..=3).filter(|ordinal| (ordinal - 1) * 16 < last) {
+            let [mut files, _] = without_manifest(&files);
+            files.get_mut(&segment(ordinal)).expect("a file")[..4096].fill(0x55);
+            let (dir, plan, wal) = repaired(&files);
+            assert_eq!((ranges(&plan), &plan.headers[..]), (vec![], &[ordinal][..]), "{plan}");
+            assert_eq!(numbers(&wal), (without(1, last, &[]), vec![]));
+            goes_on(dir, wal);
+        }
+    }
+}
+
+#[test]
+fn numbers_that_an_unreadable_last_segment_may_hold_are_not_given_again() {
+    let [mut files, _] = without_manifest(&killed(40));
+    files.get_mut(&segment(3)).expect("a file")[..8192].fill(0x55);
+    let (dir, plan, wal) = repaired(&files);
+    assert!(plan.lost.iter().any(|lost| lost.is_bound && lost.last_seq >= 40), "{plan}");
+    assert_eq!(numbers(&wal).0, without(1, 32, &[]));
+    goes_on(dir, wal);
 }
 
 // ---- how it is carried out ----
@@ -833,8 +858,17 @@ fn live(ops: &[Op], mode: SyncMode, is_closed: bool) -> Whole {
     Whole { files: files_of(dir.path()), first, frames, records, batches }
 }
 
-fn check_damage(whole: &Whole, ordinal: u64, range: std::ops::Range<u64>, with: u8) -> Result<(), TestCaseError> {
+fn check_damage(
+    whole: &Whole,
+    ordinal: u64,
+    range: std::ops::Range<u64>,
+    with: u8,
+    is_lost: bool,
+) -> Result<(), TestCaseError> {
     let mut files = whole.files.clone();
+    if is_lost && files.keys().any(|name| name.ends_with("3.wal")) {
+        files.remove("MANIFEST").expect("it");
+    }
     for at in range.clone() {
         let byte = &mut files.get_mut(&segment(ordinal)).expect("the segment")[at as usize];
         *byte = if with == 0 { 0 } else { *byte ^ with };
@@ -849,7 +883,11 @@ fn check_damage(whole: &Whole, ordinal: u64, range: std::ops::Range<u64>, with: 
     let dir = directory(&files);
     let out = scratch();
     let log = Log::open(dir.path()).expect("a log");
-    let plan = log.plan_repair().expect("a plan");
+    let plan = match log.plan_repair() {
+        // Nothing but the header knew how to read the one segment that there was.
+        Err(Error::Io(failure)) if failure.context == "rebuild" => return Ok(()),
+        plan => plan.expect("a plan"),
+    };
     log.salvage(out.path()).expect("a salvage");
     log.repair(&plan).expect("a repair");
     prop_assert!(log.plan_repair().expect("a plan").is_empty());
@@ -873,7 +911,21 @@ fn check_damage(whole: &Whole, ordinal: u64, range: std::ops::Range<u64>, with: 
         prop_assert!(cut > last || hit.iter().any(|seq| whole.batches.contains(&batch_of(whole, *seq)) && *seq >= cut));
         return Ok(());
     }
+    // Without a manifest, a torn end may be cut beside what is repaired.
+    let cut = wal.positions().last + 1;
+    prop_assert!(
+        cut > last || (plan.rebuilt.is_some() && hit.iter().any(|seq| batch_of(whole, *seq).1 >= cut)),
+        "{}",
+        plan
+    );
+    let last = last.min(cut - 1);
     let lost = |seq: u64| plan.lost.iter().any(|lost| (lost.first_seq..=lost.last_seq).contains(&seq));
+    // Without a manifest and without its header, nobody knows how to read a segment.
+    let is_unread = plan.rebuilt.is_some() && plan.set_aside.iter().any(|aside| aside.reason.contains("what it is"));
+    if is_unread {
+        prop_assert!(wal.append(b"next").expect("an append") > whole.records.len() as u64, "{}", plan);
+        return Ok(());
+    }
     for seq in whole.first..=last {
         prop_assert_eq!(shown_seqs.contains(&seq), !lost(seq), "{}: {}", seq, plan);
         let (from, to) = batch_of(whole, seq);
@@ -905,15 +957,15 @@ proptest! {
         ops in ops(),
         mode in prop_oneof![Just(SyncMode::Sync), Just(SyncMode::None)],
         is_closed: bool,
-        damages in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1..700_u64, any::<u8>()), 1..6),
+        damages in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1..700_u64, any::<u8>(), any::<bool>()), 1..6),
     ) {
         let whole = live(&ops, mode, is_closed);
         let segments: Vec<u64> = (1..200).filter(|ordinal| whole.files.contains_key(&segment(*ordinal))).collect();
-        for (file, place, len, with) in damages {
+        for (file, place, len, with, is_lost) in damages {
             let ordinal = segments[file.index(segments.len())];
             let bytes = whole.files[&segment(ordinal)].len() as u64;
             let from = place.index(bytes as usize) as u64;
-            check_damage(&whole, ordinal, from..(from + len).min(bytes), with)?;
+            check_damage(&whole, ordinal, from..(from + len).min(bytes), with, is_lost)?;
         }
     }
 }

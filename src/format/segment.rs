@@ -114,6 +114,26 @@ fn checked_word(head: &[u8], at: usize, salt: u32) -> Option<u64> {
     (get_u64(word, 8) == check(salt, value)).then_some(value)
 }
 
+/// The salt of a segment whose identity is lost, from the first of its words whose check agrees with itself.
+pub(crate) fn salt_of_words(head: &[u8]) -> Option<u32> {
+    let salt = |at| {
+        let word: [u8; WORD_LEN] = array(head.get(at..at + WORD_LEN)?, 0);
+        let (crc, complement) = (get_u32(&word, 8), get_u32(&word, 12));
+        (crc == !complement).then(|| initial_of(crc, &word[..8]))
+    };
+    BEGUN_AT.into_iter().chain(DURABLE_AT).find_map(salt)
+}
+
+/// What a CRC of `bytes` that came to `crc` was started from: each step of a CRC can be taken back.
+fn initial_of(crc: u32, bytes: &[u8]) -> u32 {
+    /// The polynomial, as CRC-32/ISO-HDLC shifts it.
+    const REFLECTED: u32 = 0xedb8_8320;
+    let back = |state: u32| if state >> 31 == 1 { (state ^ REFLECTED) << 1 | 1 } else { state << 1 };
+    let state =
+        bytes.iter().rev().fold(!crc, |state, byte| (0..8).fold(state, |state, _| back(state)) ^ u32::from(*byte));
+    !state
+}
+
 /// The base seq of a segment that was begun, from either copy; `head` is the file up to [`FRAMES_AT`].
 pub(crate) fn begun(head: &[u8], salt: u32) -> Option<u64> {
     let copy = |at| checked_word(head, at, salt).filter(|base| *base >= 1);
@@ -132,4 +152,24 @@ pub(crate) fn durable(head: &[u8], salt: u32, capacity: usize) -> Option<usize> 
 /// Whether `offset` can be the end of frames in a segment of `capacity`.
 pub(crate) fn is_position(offset: usize, capacity: usize) -> bool {
     offset.is_multiple_of(ALIGN) && (FRAMES_AT..=capacity).contains(&offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_salt_is_what_the_check_of_a_word_was_started_from(salt: u32, value: u64, which in 0..4_usize) {
+            let at = [BEGUN_AT, DURABLE_AT].concat()[which];
+            let mut head = vec![1; FRAMES_AT];
+            prop_assert_eq!(salt_of_words(&head), None);
+            put(&mut head, at, &checked(salt, value));
+            prop_assert_eq!(salt_of_words(&head), Some(salt));
+            put(&mut head, at + 8, &[1; 8]);
+            prop_assert_eq!(salt_of_words(&head), None);
+            prop_assert_eq!(salt_of_words(&head[..at]), None);
+        }
+    }
 }

@@ -67,6 +67,8 @@ pub(crate) struct Assessment {
     pub(crate) headers: Vec<u64>,
     /// Records that verify and have numbers that an earlier segment has.
     pub(crate) out_of_order: u64,
+    /// Bytes behind the headers of files that do not say what they are and in which the log may have gone on.
+    pub(crate) unknown: u64,
     own: u64,
     foreign: Option<u64>,
 }
@@ -87,6 +89,7 @@ impl Assessment {
             gone: Vec::new(),
             headers: Vec::new(),
             out_of_order: 0,
+            unknown: 0,
             own: 0,
             foreign: None,
         };

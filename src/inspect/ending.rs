@@ -21,7 +21,7 @@ pub(crate) fn assess_end(found: &mut Assessment, storage: &Storage, files: &File
     let judged = judged(found, &pieces);
     let looks = Looks::take(found, &pieces, &judged);
     match &judged {
-        Ok(end) if looks.may_stay(&pieces, end) => keep(found, &pieces, end),
+        Ok(end) if found.unknown == 0 && looks.may_stay(&pieces, end) => keep(found, &pieces, end),
         Ok(_) => replace(found, &pieces, &looks, (0, "a segment in which the log may have gone on is lost")),
         Err(damage) => replace(found, &pieces, &looks, *damage),
     }
@@ -139,7 +139,8 @@ impl Looks {
             _ => 0,
         };
         let possible = self.spares.iter().zip(&pieces[1..]).map(in_spare).fold(in_active, u64::max);
-        (known, possible.min(MAX_NUMBER / 2).max(known))
+        let behind = found.unknown / HEADER as u64;
+        (known, possible.saturating_add(behind).min(MAX_NUMBER / 2).max(known))
     }
 }
 

@@ -18,6 +18,9 @@ pub(crate) struct Rebuilt {
     pub(crate) manifest: Manifest,
     /// Files that say nothing or something else, and why they go.
     pub(crate) aside: Vec<(String, &'static str)>,
+    /// How many bytes of frames there may be in files behind the active segment that do not say what they are: the log may have gone
+    /// on in them.
+    pub(crate) unknown: u64,
 }
 
 /// A segment file that says what it is.
@@ -46,15 +49,22 @@ impl File {
 /// # Errors
 /// `Foreign` if they are of two logs, `Version` if one is of a later format, `Io` if they do not say enough.
 pub(crate) fn rebuild(storage: &Storage, listed: &[Listed]) -> Result<Rebuilt> {
-    let (mut files, mut aside) = (Vec::new(), Vec::new());
+    let (mut files, mut aside, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    let log_id = one_log(storage, listed)?;
     let mut next_seq = 1;
     for (name, ordinal) in by_ordinal(listed) {
         let loaded = Loaded::read(storage, name, usize::MAX)?;
-        refuse_version(storage, name, &loaded)?;
-        match loaded.identity() {
-            None => aside.push((name.to_owned(), "it does not say what it is")),
+        let identity = loaded.identity().or_else(|| identity_by_words(&loaded, log_id, ordinal));
+        match identity {
+            None => {
+                aside.push((name.to_owned(), "it does not say what it is"));
+                // Nothing was ever synced to a file that is zero whole.
+                let is_empty = scan::is_zero(&loaded.head) && scan::is_zero(&loaded.frames);
+                unknown.push((ordinal, if is_empty { 0 } else { loaded.frames.len() as u64 }));
+            }
             Some(identity) if identity.ordinal != ordinal => {
                 aside.push((name.to_owned(), "its header is that of another segment"));
+                unknown.push((ordinal, loaded.frames.len() as u64));
             }
             Some(identity) if Entry { base_seq: 0, ..entry_of(&identity) }.role() != Some(Role::Spare) => {
                 aside.push((name.to_owned(), "its header makes no sense"));
@@ -66,13 +76,15 @@ pub(crate) fn rebuild(storage: &Storage, listed: &[Listed]) -> Result<Rebuilt> {
             }
         }
     }
-    let log_id = one_log(storage, &files)?;
     drop_unfinished(&mut files);
     files.sort_by_key(File::place);
     let entries = entries(storage, &files, &mut aside)?;
     let first_seq = entries[0].base_seq;
     let header = Header { generation: 1, log_id, user_tag: [0; 16], first_seq, checkpoint_seq: 0, clean_offset: 0 };
-    Ok(Rebuilt { manifest: Manifest { header, meta: Vec::new(), entries }, aside })
+    let manifest = Manifest { header, meta: Vec::new(), entries };
+    let behind = unknown.iter().filter(|(ordinal, _)| *ordinal > manifest.active().ordinal);
+    let unknown = behind.map(|(_, len)| len).sum();
+    Ok(Rebuilt { manifest, aside, unknown })
 }
 
 fn by_ordinal(listed: &[Listed]) -> Vec<(&str, u64)> {
@@ -87,26 +99,34 @@ fn entry_of(identity: &Identity) -> Entry {
     File { identity: *identity, virgin: true, base_seq: None }.entry()
 }
 
-fn refuse_version(storage: &Storage, name: &str, loaded: &Loaded) -> Result<()> {
-    let versions = IDENTITY_AT.into_iter().filter_map(|at| segment::version(&loaded.head[at..]));
-    match versions.max() {
-        Some(version) if version > crate::format::VERSION => {
-            Err(Error::Version { version, features: 0, path: Box::new(storage.path(name)) })
-        }
-        _ => Ok(()),
-    }
+/// What a file is whose header is lost, if its words tell the salt and frames verify with it.
+fn identity_by_words(loaded: &Loaded, log_id: [u8; 16], ordinal: u64) -> Option<Identity> {
+    let salt = segment::salt_of_words(&loaded.head).filter(|salt| *salt != 0)?;
+    let capacity = (FRAMES_AT + loaded.frames.len()) as u64;
+    let most = (loaded.frames.len() / frame::HEADER) as u64;
+    let first_seq = segment::begun(&loaded.head, salt).unwrap_or(1).min(MAX_NUMBER - 1);
+    let ahead = MAX_NUMBER - first_seq - most.min(MAX_NUMBER - first_seq);
+    let bounds = Bounds { base_seq: first_seq, ahead, last_seq: MAX_NUMBER - 1, to: usize::MAX };
+    let verifies = !find(&loaded.frames, salt, &bounds, &[]).stretches.is_empty();
+    verifies.then_some(Identity { salt, log_id, ordinal, capacity, created: 0, replaces: 0 })
 }
 
-fn one_log(storage: &Storage, files: &[File]) -> Result<[u8; 16]> {
-    let Some(first) = files.first() else { return Err(unknowable(storage, "no segment file says what log it is of")) };
-    match files.iter().find(|file| file.identity.log_id != first.identity.log_id) {
-        None => Ok(first.identity.log_id),
-        Some(other) => {
-            let path = storage.path(file_name(other.identity.ordinal).as_str());
+/// The id that all segments carry which carry one, of this version of the format.
+fn one_log(storage: &Storage, listed: &[Listed]) -> Result<[u8; 16]> {
+    let mut id = None;
+    for (name, _) in by_ordinal(listed) {
+        let loaded = Loaded::read(storage, name, FRAMES_AT)?;
+        let versions = IDENTITY_AT.into_iter().filter_map(|at| segment::version(&loaded.head[at..]));
+        if let Some(version) = versions.max().filter(|version| *version > crate::format::VERSION) {
+            return Err(Error::Version { version, features: 0, path: Box::new(storage.path(name)) });
+        }
+        let Some(identity) = loaded.identity() else { continue };
+        if *id.get_or_insert(identity.log_id) != identity.log_id {
             let reason = "its header carries another id than that of the segment with the least number";
-            Err(Error::Foreign(Box::new(Foreign { path, reason })))
+            return Err(Error::Foreign(Box::new(Foreign { path: storage.path(name), reason })));
         }
     }
+    id.ok_or_else(|| unknowable(storage, "no segment file says what log it is of"))
 }
 
 fn unknowable(storage: &Storage, reason: &'static str) -> Error {
@@ -167,8 +187,10 @@ fn entries(storage: &Storage, files: &[File], aside: &mut Vec<(String, &'static 
             continue;
         }
         let name = file_name(file.identity.ordinal);
-        let end = end_below(file, &Loaded::read(storage, name.as_str(), usize::MAX)?, *base_seq, below);
-        let entry = Entry { base_seq: *base_seq, end_offset: end.offset as u64, last_seq: end.seq - 1, ..file.entry() };
+        // A batch that does not end there makes the segment a damaged one.
+        let Mark { offset, seq } =
+            found(file, &Loaded::read(storage, name.as_str(), usize::MAX)?, *base_seq, below).end;
+        let entry = Entry { base_seq: *base_seq, end_offset: offset as u64, last_seq: seq - 1, ..file.entry() };
         sealed.push(Entry { virgin: true, ..entry });
         below = *base_seq;
     }
@@ -178,11 +200,4 @@ fn entries(storage: &Storage, files: &[File], aside: &mut Vec<(String, &'static 
     let used: Vec<u64> = begun.iter().map(|(file, _)| file.identity.ordinal).collect();
     sealed.extend(files.iter().filter(|file| !used.contains(&file.identity.ordinal)).map(File::entry));
     Ok(sealed)
-}
-
-/// The end of the last batch below the number `below`.
-fn end_below(file: &File, loaded: &Loaded, base_seq: u64, below: u64) -> Mark {
-    let found = found(file, loaded, base_seq, below);
-    let ends = found.stretches.iter().rev().find(|stretch| stretch.whole() > 0).map(|stretch| stretch.whole_to);
-    ends.unwrap_or(Mark { offset: FRAMES_AT, seq: base_seq })
 }

@@ -50,17 +50,18 @@ impl Survey {
     /// # Errors
     /// As [`Log::plan_repair`](crate::inspect::Log::plan_repair).
     pub(crate) fn take(storage: &Storage) -> Result<Self> {
-        let (manifest, rebuilt) = match present(storage) {
-            Ok(manifest) => (manifest, None),
+        let (manifest, rebuilt, unknown) = match present(storage) {
+            Ok(manifest) => (manifest, None, 0),
             Err(Error::NoManifest { .. }) => {
-                let Rebuilt { manifest, aside } = rebuild(storage, &storage.list()?)?;
-                (manifest, Some(aside))
+                let Rebuilt { manifest, aside, unknown } = rebuild(storage, &storage.list()?)?;
+                (manifest, Some(aside), unknown)
             }
             Err(e) => return Err(e),
         };
         let listed = storage.list()?;
         let files: Files<'_> = listed.iter().map(|file| (file.name.as_str(), file)).collect();
         let mut found = Assessment::of_sealed(storage, manifest, &files)?;
+        found.unknown = unknown;
         assess_end(&mut found, storage, &files)?;
         found.refuse_foreign(storage)?;
         if rebuilt.is_some() {
@@ -168,7 +169,7 @@ impl Survey {
             let mut add = |first_seq: u64, last_seq: u64, is_bound: bool| {
                 if first_seq <= last_seq {
                     let (prepared, next_prepared) = self.times(storage, extent.ordinal);
-                    lost.push(Lost { first_seq, last_seq, is_bound, prepared, next_prepared });
+                    extend(&mut lost, Lost { first_seq, last_seq, is_bound, prepared, next_prepared });
                 }
             };
             for (from, to) in kept.filter(|(_, to)| *to > extent.first_seq) {
@@ -194,6 +195,16 @@ impl Survey {
             loaded.identity().and_then(|identity| time(identity.created))
         };
         index.map_or((None, None), |index| (created(index), created(index + 1)))
+    }
+}
+
+/// Adds what is lost, to the range before it if that is of the same segment and adjoins.
+fn extend(lost: &mut Vec<Lost>, next: Lost) {
+    match lost.last_mut() {
+        Some(last) if last.last_seq + 1 == next.first_seq && last.prepared == next.prepared && !last.is_bound => {
+            (last.last_seq, last.is_bound) = (next.last_seq, next.is_bound);
+        }
+        _ => lost.push(next),
     }
 }
 
