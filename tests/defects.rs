@@ -1087,7 +1087,7 @@ fn a_refusal_names_the_file_and_what_to_do() {
     without.remove(&segment(2));
     for files in [damaged, without] {
         let sentence = options().open(directory(&files).path()).expect_err("a refusal").to_string();
-        let advice = ["restore the file from a copy", "go on with"];
+        let advice = ["restore the file from a copy", "repair"];
         assert!(sentence.contains(".wal") && advice.iter().all(|advice| sentence.contains(advice)), "{sentence}");
     }
 }
