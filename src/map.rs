@@ -10,20 +10,39 @@
 //!
 //! Three invariants carry every proof below:
 //!
-//! 1. **The file is never shorter than the map.** Segment files get their whole length before they are mapped, and
-//!    nothing in this crate ever shortens one. (Another process that truncates a mapped file brings `SIGBUS`; no
-//!    program can defend against that.)
-//! 2. **Bytes in `start..published` are never written**, and `published` never falls.
+//! 1. **The file is never shorter than the map.** A file that is shorter is not mapped, and nothing in this crate ever
+//!    shortens one. (Another process that truncates a mapped file brings `SIGBUS`, which ends the process and is no
+//!    undefined behaviour; no program can defend against that.)
+//! 2. **Bytes in `start..published` do not change**, and `published` never falls.
 //! 3. **There is one tail writer**: [`Map::writable`] makes the only [`Tail`] of a map, and a `Tail` cannot be cloned.
-//!    Across processes the log's lock keeps writers apart, and other processes map files read-only.
+//!
+//! A file may be mapped more than once: by a view of an earlier handle, by a reader in this process or another. Rust sees
+//! each map as memory of its own, which the system may change at any time outside `start..published`; so what another
+//! map, or a write call, does to the same file is the same as what the system does, and invariant 2 must hold against it
+//! too. It does, because of what the callers keep to:
+//!
+//! - The lock of the log admits one handle that writes; a handle writes nothing after it has given the lock back.
+//! - `published` of a map is set to where records were verified or are whole, and nobody writes below that again: an
+//!   append writes behind it, a cut goes on in another file, recovery makes zero only what stands behind the last record,
+//!   and what it writes again are the same bytes.
+//! - A file is used again only when nobody looks at a map of it any more: the segment has no other user in this handle,
+//!   and no other handle holds the lock on `READERS` that everybody holds who has a map.
+//!
+//! What remains is a program that writes into the files by other means, against which no map is safe, and a device that
+//! delivers other bytes when a page comes in again. `SECURITY.md` says so.
+//!
+//! Under Miri, which knows no maps, memory from the heap stands in: the code is the same, and Miri checks it.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
+#[cfg(miri)]
+use heap::{Advice, MmapOptions, MmapRaw};
+#[cfg(not(miri))]
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 /// A shared mapping of a whole file.
@@ -41,6 +60,7 @@ impl Map {
     /// # Errors
     /// What the system says.
     pub(crate) fn read_only(file: &File, len: usize, start: usize, published: usize) -> io::Result<Self> {
+        check_len(file, len)?;
         let raw = MmapOptions::new().len(len).map_raw_read_only(file)?;
         Self::checked(raw, start, published, false)
     }
@@ -50,6 +70,7 @@ impl Map {
     /// # Errors
     /// What the system says.
     pub(crate) fn writable(file: &File, len: usize, start: usize, published: usize) -> io::Result<Tail> {
+        check_len(file, len)?;
         let raw = MmapOptions::new().len(len).map_raw(file)?;
         Ok(Tail { map: Arc::new(Self::checked(raw, start, published, true)?) })
     }
@@ -72,8 +93,8 @@ impl Map {
         self.published.load(Ordering::Acquire)
     }
 
-    /// Gives what its writer, another process, has published up to `to` since to the readers of this map; never less than
-    /// before, and nothing outside.
+    /// Gives what its writer, through another map, has published up to `to` since to the readers of this map; never less
+    /// than before, and nothing outside. The caller has seen, in the file, that it is published (invariant 2).
     pub(crate) fn raise(&self, to: usize) {
         assert!(!self.writable, "the published position of a writable map is its tail's");
         assert!(to <= self.len(), "published must stay within the map");
@@ -86,13 +107,22 @@ impl Map {
         // SAFETY: `checked` and `publish` keep start <= published <= len, so the result points into the mapping.
         let first = unsafe { self.raw.as_ptr().add(self.start) };
         // SAFETY: the mapping is readable and as long as the file (invariant 1), `first` and `len` bytes from it lie in
-        // it, u8 has no alignment, and nobody writes these bytes any more (invariant 2) while `&self` keeps the mapping.
+        // it, u8 has no alignment, and no length of a mapping exceeds `isize::MAX`. Nobody writes these bytes any more
+        // (invariant 2) while `&self` keeps the mapping; what was written to them through the tail happened before the
+        // `Release` store that the `Acquire` load of `published` has read. The words and the tail are not in the range.
         unsafe { std::slice::from_raw_parts(first, len) }
     }
 
-    /// The word at `at`.
+    /// The word at `at`; what was written to the map before it was stored is visible to whoever reads the word.
     pub(crate) fn load(&self, at: usize) -> u64 {
-        u64::from_le(self.word(at).load(Ordering::Acquire))
+        let word = self.word(at);
+        if self.writable {
+            return u64::from_le(word.load(Ordering::Acquire));
+        }
+        // Of memory that may only be read, Rust allows no atomic load but a relaxed one; the fence makes it acquire.
+        let value = word.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        u64::from_le(value)
     }
 
     /// Sets the word at `at`; what was written to the map before is visible to whoever reads the word.
@@ -102,14 +132,17 @@ impl Map {
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
-        let in_words = at.is_multiple_of(size_of::<u64>()) && at + size_of::<u64>() <= self.start;
+        let end = at.checked_add(size_of::<u64>());
+        let in_words = at.is_multiple_of(size_of::<u64>()) && end.is_some_and(|end| end <= self.start);
         assert!(in_words, "a word outside the words");
         // SAFETY: at + 8 <= start <= len, as asserted here and by `checked`.
-        let word = unsafe { self.raw.as_mut_ptr().add(at) };
-        // SAFETY: the mapping begins at a page and `at` is a multiple of 8, so the pointer is aligned; it is valid while
-        // `&self` keeps the mapping (invariant 1). Everything below `start` is touched only through this function, so
-        // every access is atomic. Loads from a read-only mapping are plain reads; stores are refused by `store`.
-        unsafe { AtomicU64::from_ptr(word.cast::<u64>()) }
+        let word = unsafe { self.raw.as_ptr().add(at) };
+        // SAFETY: the mapping begins at a page and `at` is a multiple of 8, so the pointer is aligned, and every value is
+        // one of an atomic. The mapping is as long as the file (invariant 1) and stays while `&self` keeps it. Everything
+        // below `start` is touched only through this function, so every access is atomic; a change by another map of the
+        // file is one that an atomic allows for. No access writes unless the map is writable: `store` refuses, and `load`
+        // is relaxed there. (`AtomicU64::from_ptr` would ask for memory that can be written.)
+        unsafe { &*word.cast::<AtomicU64>() }
     }
 
     /// Writes the pages that hold `range` to the device and waits for it.
@@ -117,7 +150,8 @@ impl Map {
     /// # Errors
     /// What the system says; the pages may then be clean in memory and absent on disk.
     pub(crate) fn sync(&self, range: Range<usize>) -> io::Result<()> {
-        self.raw.flush_range(range.start, range.end - range.start)
+        let len = self.len_of(&range)?;
+        self.raw.flush_range(range.start, len)
     }
 
     /// Brings the pages of `range` in for reading, so that a device that cannot deliver them says so here.
@@ -125,10 +159,8 @@ impl Map {
     /// # Errors
     /// What the system says; `Unsupported` or `InvalidInput` where it has no such call.
     pub(crate) fn populate_read(&self, range: Range<usize>) -> io::Result<()> {
-        #[cfg(target_os = "linux")]
-        return self.raw.advise_range(Advice::PopulateRead, range.start, range.end - range.start);
-        #[cfg(not(target_os = "linux"))]
-        return self.raw.advise_range(Advice::WillNeed, range.start, range.end - range.start);
+        let len = self.len_of(&range)?;
+        advise(&self.raw, Populate::Read, range.start, len)
     }
 
     /// Makes the pages of `range` present and writable without changing a byte.
@@ -136,14 +168,44 @@ impl Map {
     /// # Errors
     /// What the system says; `Unsupported` or `InvalidInput` where it has no such call.
     pub(crate) fn populate_write(&self, range: Range<usize>) -> io::Result<()> {
-        #[cfg(target_os = "linux")]
-        return self.raw.advise_range(Advice::PopulateWrite, range.start, range.end - range.start);
-        #[cfg(not(target_os = "linux"))]
-        {
-            let _ = range;
-            Err(io::Error::from(io::ErrorKind::Unsupported))
-        }
+        let len = self.len_of(&range)?;
+        advise(&self.raw, Populate::Write, range.start, len)
     }
+
+    /// How many bytes `range` has, if it lies in the map: what the system would do with other pages is nobody's wish.
+    fn len_of(&self, range: &Range<usize>) -> io::Result<usize> {
+        let inside = range.start <= range.end && range.end <= self.len();
+        if inside { Ok(range.end - range.start) } else { Err(io::Error::other("a range outside the map")) }
+    }
+}
+
+/// For what pages are made present.
+enum Populate {
+    Read,
+    Write,
+}
+
+#[cfg(any(target_os = "linux", miri))]
+fn advise(raw: &MmapRaw, what: Populate, start: usize, len: usize) -> io::Result<()> {
+    let advice = match what {
+        Populate::Read => Advice::PopulateRead,
+        Populate::Write => Advice::PopulateWrite,
+    };
+    raw.advise_range(advice, start, len)
+}
+
+/// No other system has such a call. (`WILLNEED` is no promise, and says nothing of a page that cannot be read.)
+#[cfg(not(any(target_os = "linux", miri)))]
+fn advise(_: &MmapRaw, _: Populate, _: usize, _: usize) -> io::Result<()> {
+    Err(io::Error::from(io::ErrorKind::Unsupported))
+}
+
+/// Invariant 1, at the moment in which it begins to hold.
+fn check_len(file: &File, len: usize) -> io::Result<()> {
+    if file.metadata()?.len() >= len as u64 {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is shorter than what is mapped of it"))
 }
 
 /// The right to write what is not published: one for each writable map.
@@ -168,7 +230,8 @@ impl Tail {
         let first = unsafe { self.map.raw.as_mut_ptr().add(range.start) };
         // SAFETY: the range lies in the mapping, which `writable` made writable and which is as long as the file
         // (invariant 1). Readers borrow only below `published`, which cannot rise while `&mut self` is borrowed, since
-        // only `publish` raises it and there is no other tail (invariant 3); so the slice is not aliased.
+        // only `publish` raises it and there is no other tail (invariant 3). The words end at `start`, which is not
+        // behind `published`. So nothing else in this process reads or writes the slice through this map.
         Some(unsafe { std::slice::from_raw_parts_mut(first, range.end - range.start) })
     }
 
@@ -179,46 +242,284 @@ impl Tail {
     }
 }
 
+/// Memory of the heap in place of a map, for Miri: what of `memmap2` is used here, over a copy of the file's bytes.
+#[cfg(miri)]
+mod heap {
+    use std::alloc::Layout;
+    use std::fs::File;
+    use std::io;
+    use std::os::unix::fs::FileExt;
+    use std::sync::atomic::AtomicU64;
+
+    /// No better aligned than the words need, so that nothing more is relied upon.
+    fn layout(len: usize) -> Layout {
+        Layout::from_size_align(len, align_of::<AtomicU64>()).expect("a length that a file can have")
+    }
+
+    pub(super) enum Advice {
+        PopulateRead,
+        PopulateWrite,
+    }
+
+    #[derive(Debug)]
+    pub(super) struct MmapRaw {
+        first: *mut u8,
+        len: usize,
+    }
+
+    // SAFETY: it owns its memory, and gives out nothing but pointers to it, as a map does.
+    unsafe impl Send for MmapRaw {}
+    // SAFETY: as above; who follows the pointers must see to it that threads do not disturb each other.
+    unsafe impl Sync for MmapRaw {}
+
+    impl MmapRaw {
+        pub(super) fn as_ptr(&self) -> *const u8 {
+            self.first
+        }
+
+        pub(super) fn as_mut_ptr(&self) -> *mut u8 {
+            self.first
+        }
+
+        pub(super) fn len(&self) -> usize {
+            self.len
+        }
+
+        pub(super) fn flush_range(&self, _: usize, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        pub(super) fn advise_range(&self, _: Advice, _: usize, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Drop for MmapRaw {
+        fn drop(&mut self) {
+            // SAFETY: `map_raw` allocated it with this layout, and nothing borrows it any more.
+            unsafe { std::alloc::dealloc(self.first, layout(self.len)) };
+        }
+    }
+
+    pub(super) struct MmapOptions(usize);
+
+    impl MmapOptions {
+        pub(super) fn new() -> Self {
+            Self(0)
+        }
+
+        pub(super) fn len(&mut self, len: usize) -> &mut Self {
+            self.0 = len;
+            self
+        }
+
+        pub(super) fn map_raw(&self, file: &File) -> io::Result<MmapRaw> {
+            assert!(self.0 > 0, "no file of a log is empty");
+            // SAFETY: the layout is not of size zero.
+            let first = unsafe { std::alloc::alloc_zeroed(layout(self.0)) };
+            assert!(!first.is_null(), "memory");
+            let raw = MmapRaw { first, len: self.0 };
+            // SAFETY: the memory is initialised, as long as that, and nobody else knows of it yet.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(raw.as_mut_ptr(), raw.len()) };
+            file.read_exact_at(bytes, 0)?;
+            Ok(raw)
+        }
+
+        pub(super) fn map_raw_read_only(&self, file: &File) -> io::Result<MmapRaw> {
+            self.map_raw(file)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    //! That the parts of a map are kept apart, by one thread and by several. Run under Miri too, which sees whether what
+    //! is claimed in the proofs above is so; there, a map is a copy of its file.
     use super::*;
+    use std::os::unix::fs::FileExt;
+    use std::sync::atomic::AtomicU32;
 
-    fn file(len: u64) -> File {
-        let file = tempfile::tempfile().expect("a temporary file");
-        file.set_len(len).expect("its length");
+    const LEN: usize = 2 * START;
+    const START: usize = 4096;
+
+    /// A file without a name.
+    fn file(len: usize) -> File {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("mmap-wal-map-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        let file = File::options().read(true).write(true).create_new(true).open(&path).expect("a temporary file");
+        std::fs::remove_file(path).expect("a removal");
+        file.set_len(len as u64).expect("its length");
         file
+    }
+
+    fn tail(published: usize) -> Tail {
+        Map::writable(&file(LEN), LEN, START, published).expect("a map")
     }
 
     #[test]
     fn what_is_published_is_seen_and_can_no_longer_be_written() {
-        let mut tail = Map::writable(&file(8192), 8192, 4096, 4096).expect("a map");
-        tail.bytes(4096..4099).expect("free bytes").copy_from_slice(b"abc");
+        let mut tail = tail(START);
+        tail.bytes(START..START + 3).expect("free bytes").copy_from_slice(b"abc");
         assert_eq!(tail.map().prefix(), b"");
-        tail.publish(4099);
+        tail.publish(START + 3);
         assert_eq!(tail.map().prefix(), b"abc");
-        assert!(tail.bytes(4098..4100).is_none());
-        assert!(tail.bytes(4099..8193).is_none());
-        assert!(tail.bytes(4099..8192).is_some());
+        assert!(tail.bytes(START + 2..START + 4).is_none());
+        assert!(tail.bytes(START + 3..LEN + 1).is_none());
+        assert!(tail.bytes(0..8).is_none());
+        assert!(tail.bytes(START + 3..LEN).is_some());
     }
 
     #[test]
+    fn what_was_in_the_file_before_is_seen() {
+        let file = file(LEN);
+        file.write_all_at(b"abc", START as u64).expect("a write");
+        let map = Map::read_only(&file, LEN, START, START + 3).expect("a map");
+        assert_eq!(map.prefix(), b"abc");
+    }
+
+    #[test]
+    fn a_prefix_is_the_same_while_the_words_and_the_tail_are_written() {
+        let mut tail = tail(START);
+        tail.bytes(START..LEN).expect("free bytes").fill(1);
+        tail.publish(START + 8);
+        let map = Arc::clone(tail.map());
+        let before = map.prefix();
+        let after = tail.bytes(START + 8..START + 16).expect("free bytes");
+        map.store(START - 8, u64::MAX);
+        after.fill(2);
+        assert_eq!(before, [1; 8]);
+        after.fill(3);
+        tail.publish(START + 16);
+        assert_eq!((before, &map.prefix()[8..]), (&[1; 8][..], &[3; 8][..]));
+        assert_eq!(map.load(START - 8), u64::MAX);
+    }
+
+    /// Writes records of different lengths, each byte a function of its place, while readers look and keep what they saw.
+    #[test]
+    fn what_readers_see_is_whole_and_stays_while_one_writes() {
+        let byte = |at: usize| (at * 31 % 251) as u8 + 1;
+        let is_right = |prefix: &[u8]| prefix.iter().enumerate().all(|(i, found)| *found == byte(START + i));
+        let mut tail = tail(START);
+        let map = Arc::clone(tail.map());
+        let last = START + if cfg!(miri) { 400 } else { 4000 };
+        std::thread::scope(|scope| {
+            for reader in 0..2 {
+                let map = Arc::clone(&map);
+                scope.spawn(move || {
+                    let mut kept: &[u8] = &[];
+                    while kept.len() + START < last {
+                        let told = map.load(0) as usize;
+                        let now = map.prefix();
+                        assert!(now.len() + START >= told, "the word is stored after the bytes are published");
+                        assert!(is_right(now) && is_right(kept) && now.starts_with(kept));
+                        map.store(8 + 8 * reader, now.len() as u64);
+                        kept = now;
+                        std::thread::yield_now();
+                    }
+                });
+            }
+            let (mut at, mut len) = (START, 1);
+            while at < last {
+                let to = (at + len).min(last);
+                for (i, to) in tail.bytes(at..to).expect("free bytes").iter_mut().enumerate() {
+                    *to = byte(at + i);
+                }
+                tail.publish(to);
+                tail.map().store(0, to as u64);
+                (at, len) = (to, len % 30 + 7);
+            }
+        });
+        assert_eq!([map.load(8), map.load(16)], [(last - START) as u64; 2]);
+        assert_eq!(map.prefix().len(), last - START);
+    }
+
+    #[test]
+    fn a_map_outlives_its_tail_and_its_file() {
+        let file = file(LEN);
+        let mut tail = Map::writable(&file, LEN, START, START).expect("a map");
+        tail.bytes(START..START + 3).expect("free bytes").copy_from_slice(b"abc");
+        tail.publish(START + 3);
+        let map = Arc::clone(tail.map());
+        drop((tail, file));
+        assert_eq!(map.prefix(), b"abc");
+    }
+
+    #[test]
+    fn a_reader_that_follows_sees_more_and_never_less() {
+        let file = file(LEN);
+        file.write_all_at(b"abcdef", START as u64).expect("a write");
+        let map = Map::read_only(&file, LEN, START, START + 3).expect("a map");
+        let before = map.prefix();
+        map.raise(START + 6);
+        map.raise(START + 1);
+        assert_eq!((before, map.prefix()), (&b"abc"[..], &b"abcdef"[..]));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "a copy of a file is not shared")]
     fn words_are_shared_between_maps_of_one_file() {
-        let file = file(4096);
-        let tail = Map::writable(&file, 4096, 4096, 4096).expect("a map");
-        let reader = Map::read_only(&file, 4096, 4096, 4096).expect("a second map");
+        let file = file(LEN);
+        let tail = Map::writable(&file, LEN, START, START).expect("a map");
+        let reader = Map::read_only(&file, LEN, START, START).expect("a second map");
         tail.map().store(64, 7);
-        assert_eq!(reader.load(64), 7);
+        assert_eq!((reader.load(64), tail.map().load(64)), (7, 7));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "a copy of a file is not shared")]
+    fn what_is_stored_and_written_is_in_the_file() {
+        let file = file(LEN);
+        let mut tail = Map::writable(&file, LEN, START, START).expect("a map");
+        tail.map().store(64, 7);
+        tail.bytes(START..START + 3).expect("free bytes").copy_from_slice(b"abc");
+        let (mut word, mut bytes) = ([0; 8], [0; 3]);
+        file.read_exact_at(&mut word, 64).expect("a read");
+        file.read_exact_at(&mut bytes, START as u64).expect("a read");
+        assert_eq!((u64::from_le_bytes(word), &bytes), (7, b"abc"));
     }
 
     #[test]
     #[should_panic(expected = "read-only")]
     fn a_store_to_a_read_only_map_is_refused() {
-        Map::read_only(&file(4096), 4096, 4096, 4096).expect("a map").store(0, 1);
+        Map::read_only(&file(LEN), LEN, START, START).expect("a map").store(0, 1);
     }
 
     #[test]
-    fn a_map_longer_than_its_parts_is_refused() {
-        assert!(Map::writable(&file(4096), 4096, 4096, 8192).is_err());
-        assert!(Map::read_only(&file(4096), 4096, 12, 12).is_err());
+    fn a_word_outside_the_words_is_refused() {
+        let tail = tail(START);
+        // A panic takes seconds under Miri.
+        let cases = [usize::MAX - 7, START, 4, START - 4, LEN];
+        for at in cases.into_iter().take(if cfg!(miri) { 1 } else { cases.len() }) {
+            let stored = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tail.map().store(at, 1)));
+            assert!(stored.is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "a panic takes seconds")]
+    #[should_panic(expected = "must rise")]
+    fn what_was_published_is_not_taken_back() {
+        tail(START + 8).publish(START);
+    }
+
+    #[test]
+    fn a_map_longer_than_its_parts_or_its_file_is_refused() {
+        assert!(Map::writable(&file(START), START, START, LEN).is_err());
+        assert!(Map::read_only(&file(START), START, 12, 12).is_err());
+        for refused in [Map::writable(&file(START), LEN, 0, 0).err(), Map::read_only(&file(START), LEN, 0, 0).err()] {
+            assert_eq!(refused.map(|e| e.kind()), Some(io::ErrorKind::UnexpectedEof));
+        }
+    }
+
+    #[test]
+    fn a_range_outside_the_map_is_neither_synced_nor_brought_in() {
+        let tail = tail(START);
+        let map = tail.map();
+        for (start, end) in [(0, LEN + 1), (LEN, LEN + START), (START, 0)] {
+            assert!(map.sync(start..end).is_err(), "{start} {end}");
+            assert!(map.populate_read(start..end).is_err() && map.populate_write(start..end).is_err(), "{start} {end}");
+        }
+        map.sync(0..LEN).expect("a sync");
     }
 }

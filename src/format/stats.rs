@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(Writer::decode(&bytes), Some(said));
         let slot = Slot { token: 1, pid: 2, seq: 3, updated: 4 };
         assert_eq!(Slot::decode(&slot.encode()), Some(slot));
-        for at in 0..WRITER_LEN {
+        for at in (0..WRITER_LEN).step_by(if cfg!(miri) { 97 } else { 1 }) {
             let mut flipped = bytes;
             flipped[at] ^= 1;
             assert_eq!(Writer::decode(&flipped), None, "{at}");

@@ -226,6 +226,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "four million bytes, and no other code than the tests beside it run")]
     fn crafted_bytes_take_linear_work_and_little_memory() {
         // Every word is at once a possible seq and the len, flags and reserved byte of the headers around it.
         let (len, long) = (4 << 20, 0x15_0000_u64);
