@@ -18,15 +18,32 @@ impl Presence {
         Self((0..words).map(|_| Counter::new(0)).collect())
     }
 
-    /// The stretches of `range`, which lies in the map, that were not brought in.
-    pub(crate) fn missing(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    /// Brings the bytes of `range`, which lies in the map, in by `call`: by whole stretches, each once. Of a stretch that
+    /// does not come whole, because of a page that cannot be read, what is wanted may come.
+    ///
+    /// # Errors
+    /// Those of `call` for what is wanted.
+    pub(crate) fn bring_in<E>(
+        &self,
+        range: Range<usize>,
+        call: impl Fn(Range<usize>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for stretch in self.missing(range.clone()) {
+            match call(stretch.clone()) {
+                Ok(()) => self.note(&stretch),
+                Err(_) => call(range.start.max(stretch.start)..range.end.min(stretch.end))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn missing(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
         let stretches = range.start / STRETCH..range.end.div_ceil(STRETCH);
         let absent = stretches.filter(|stretch| self.word(*stretch).load(Ordering::Acquire) & bit(*stretch) == 0);
         absent.map(|stretch| stretch * STRETCH..(stretch + 1) * STRETCH)
     }
 
-    /// Takes note that `stretch`, one of [`Presence::missing`], was brought in.
-    pub(crate) fn note(&self, stretch: &Range<usize>) {
+    fn note(&self, stretch: &Range<usize>) {
         let number = stretch.start / STRETCH;
         self.word(number).fetch_or(bit(number), Ordering::AcqRel);
     }
@@ -53,5 +70,17 @@ mod tests {
         presence.note(&missing[1]);
         assert_eq!(presence.missing(range).count(), 2);
         assert_eq!(presence.missing(0..0).count(), 0);
+    }
+
+    #[test]
+    fn of_a_stretch_that_does_not_come_whole_what_is_wanted_comes() {
+        let presence = Presence::none(3 * STRETCH);
+        let bad = STRETCH + 8192;
+        let call = |bytes: Range<usize>| if bytes.contains(&bad) { Err(bytes) } else { Ok(()) };
+        for _ in 0..2 {
+            assert_eq!(presence.bring_in(STRETCH - 8..bad, call), Ok(()));
+            assert_eq!(presence.bring_in(bad - 8..bad + 8, call), Err(bad - 8..bad + 8));
+        }
+        assert_eq!(presence.missing(0..3 * STRETCH).count(), 2);
     }
 }

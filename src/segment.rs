@@ -420,12 +420,10 @@ impl Segment {
 
     /// Brings the bytes of `from..to` in, so that a device that cannot deliver them says so here and not by a signal.
     pub(crate) fn bring_in(&self, from: usize, to: usize) -> Result<()> {
-        for stretch in self.present.missing(from..to) {
+        self.present.bring_in(from..to, |bytes| {
             let map = self.map()?;
-            self.storage.populate_read(&self.path, map, stretch.start..stretch.end.min(map.len()))?;
-            self.present.note(&stretch);
-        }
-        Ok(())
+            self.storage.populate_read(&self.path, map, bytes.start..bytes.end.min(map.len()))
+        })
     }
 
     /// Damage at `offset`, where the record `expected_seq` should be.

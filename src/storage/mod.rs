@@ -8,7 +8,7 @@ mod act;
 mod file;
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use rustix::fs::OFlags;
 
 use crate::error::{Error, Result};
 use crate::format::PAGE;
+use crate::format::segment::FRAMES_AT;
 use crate::map::Map;
 use crate::planted::{Bug, planted};
 
@@ -219,8 +220,12 @@ impl Storage {
     pub(crate) fn populate_read(&self, path: &Path, map: &Map, range: Range<usize>) -> Result<()> {
         let pages = range.start - range.start % PAGE..range.end.next_multiple_of(PAGE).min(map.len());
         self.act(Act::Populate(path), || match map.populate_read(pages.clone()) {
-            // An older kernel has no such call: the pages come in as they are touched.
-            Err(e) if matches!(e.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) => Ok(()),
+            // An older kernel, or another system, has no such call.
+            Err(e) if matches!(e.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) => {
+                touch(map, &pages)
+            }
+            // The system does not say why.
+            Err(e) if is_fault(&e) => Err(unreadable()),
             other => other,
         })
     }
@@ -233,6 +238,36 @@ impl Storage {
     }
 }
 
+/// Brings the readable part of `pages` in by letting the system read a byte of each: of a page that cannot be read, that is
+/// an error, where a load would raise a signal.
+fn touch(map: &Map, pages: &Range<usize>) -> io::Result<()> {
+    let prefix = map.prefix();
+    let index = |offset: usize| offset.saturating_sub(FRAMES_AT).min(prefix.len());
+    let (mut reader, mut writer) = io::pipe()?;
+    let mut taken = [0; TOUCHED_AT_ONCE];
+    for chunk in prefix[index(pages.start)..index(pages.end)].chunks(TOUCHED_AT_ONCE * PAGE) {
+        let firsts: Vec<IoSlice<'_>> = chunk.chunks(PAGE).map(|page| IoSlice::new(&page[..1])).collect();
+        match writer.write_vectored(&firsts) {
+            Ok(count) if count == firsts.len() => reader.read_exact(&mut taken[..count])?,
+            Err(e) if !is_fault(&e) => return Err(e),
+            _ => return Err(unreadable()),
+        }
+    }
+    Ok(())
+}
+
+/// How many bytes go into the pipe before they are taken out: less than any pipe holds.
+const TOUCHED_AT_ONCE: usize = 256;
+
+/// Whether a load in place of the call would have been a signal.
+fn is_fault(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(rustix::io::Errno::FAULT.raw_os_error())
+}
+
+fn unreadable() -> io::Error {
+    io::Error::other("some of its pages cannot be read; check the device, and that nobody has shortened the file")
+}
+
 #[cfg(target_os = "linux")]
 fn system_random() -> io::Result<u64> {
     let mut bits = [0; size_of::<u64>()];
@@ -243,7 +278,7 @@ fn system_random() -> io::Result<u64> {
 #[cfg(not(target_os = "linux"))]
 fn system_random() -> io::Result<u64> {
     let mut bits = [0; size_of::<u64>()];
-    io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut bits)?;
+    Read::read_exact(&mut File::open("/dev/urandom")?, &mut bits)?;
     Ok(u64::from_ne_bytes(bits))
 }
 
@@ -269,5 +304,37 @@ fn parent(dir: &Path) -> PathBuf {
         Some(above) => above.to_owned(),
         // `/`, and `..` and the like have no name to lose.
         None => dir.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of which everything is published.
+    fn map_of(file: &File, pages: usize) -> Map {
+        let len = FRAMES_AT + pages * PAGE;
+        file.set_len(len as u64).expect("its length");
+        Map::read_only(file, len, FRAMES_AT, len).expect("a map")
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_read_is_an_error_without_a_call_to_bring_it_in_too() {
+        let file = tempfile::tempfile().expect("a file");
+        let pages = 3 * TOUCHED_AT_ONCE + 1;
+        let map = map_of(&file, pages);
+        let whole = 0..map.len();
+        touch(&map, &whole).expect("every page can be read");
+        for kept in [pages - 1, TOUCHED_AT_ONCE, 1, 0] {
+            let end = FRAMES_AT + kept * PAGE;
+            file.set_len(end as u64).expect("a shorter file");
+            assert!(touch(&map, &whole).is_err(), "{kept}");
+            assert!(
+                map.populate_read(whole.clone()).is_err_and(|e| is_fault(&e)) || !cfg!(target_os = "linux"),
+                "{kept}"
+            );
+            touch(&map, &(0..end)).expect("what is left can be read");
+            assert!(touch(&map, &(end..end + PAGE)).is_err(), "{kept}");
+        }
     }
 }
