@@ -94,6 +94,7 @@ impl Spare {
     /// What the system says; what is left of it is a leftover.
     pub(crate) fn recycle(storage: &Storage, how: &Preparation, old: u64) -> Result<Self> {
         let (from, to) = (file_name(old), file_name(how.ordinal));
+        storage.refuse_other_names(from.as_str())?;
         storage.link(from.as_str(), to.as_str())?;
         storage.sync_dir()?;
         storage.remove(from.as_str())?;

@@ -204,6 +204,15 @@ impl Storage {
         self.act(Act::Rename { from: &from, to: &to }, || std::fs::rename(&from, &to))
     }
 
+    /// Refuses a file that has other names: whoever made one, a copy by hard links perhaps, wants the file as it is.
+    pub(crate) fn refuse_other_names(&self, name: &str) -> Result<()> {
+        let path = self.path(name);
+        self.act(Act::Read(&path), || match path.symlink_metadata()?.nlink() {
+            1 => Ok(()),
+            _ => Err(io::Error::other("the file has another name, by which it may be looked at")),
+        })
+    }
+
     /// Gives the file `from` a second name `to`, which must not be there.
     pub(crate) fn link(&self, from: &str, to: &str) -> Result<()> {
         let (from, to) = (self.path(from), self.path(to));
