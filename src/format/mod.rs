@@ -94,7 +94,8 @@
 //!  32  ordinal u64
 //!  40  capacity u64
 //!  48  created u64             unix time in nanoseconds
-//!  56  replaces u64            ordinal of the damaged segment in whose place a repair put this one; 0: none
+//!  56  replaces u64            ordinal of the damaged segment in whose place a repair put this one, the first of them if
+//!                              that one was made by a repair too; 0: none
 //!  64  reserved, zero          60
 //! 124  crc u32                 unsalted, over bytes 0 .. 124
 //! ```

@@ -5,7 +5,7 @@ use crate::format::PAGE;
 use crate::format::manifest::Entry;
 use crate::format::segment::{FRAMES_AT, IDENTITY_AT, Identity};
 use crate::identity::check_identity;
-use crate::scan::Unsealed;
+use crate::scan::{Unsealed, is_zero};
 use crate::storage::{Listed, Storage, StoredFile};
 
 /// How much is read by one call.
@@ -22,15 +22,21 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Reads the file `name` up to the offset `to`, or to its end.
+    /// Reads the file `name` up to the offset `to`, or to its end; whoever asks bounds `to`, because a file has any length.
     pub(crate) fn read(storage: &Storage, name: &str, to: usize) -> Result<Self> {
         let file = storage.open_read(name)?;
         let len = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(to.max(FRAMES_AT));
         let mut bytes = vec![0; len];
+        let mut chunk = vec![0; CHUNK.min(len)];
         let mut readable = true;
         for at in (0..len).step_by(CHUNK) {
             let end = (at + CHUNK).min(len);
-            readable &= read_what_there_is(&file, &mut bytes[at..end], at)?;
+            let read = &mut chunk[..end - at];
+            readable &= read_what_there_is(&file, read, at)?;
+            // Memory that is not written to is not taken.
+            if !is_zero(read) {
+                bytes[at..end].copy_from_slice(read);
+            }
         }
         let frames = bytes.split_off(FRAMES_AT.min(len));
         bytes.resize(FRAMES_AT, 0);

@@ -1,11 +1,13 @@
 //! What a lost manifest would say, as far as the segment files know it.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+
 use crate::error::{Error, Foreign, Result};
-use crate::format::PAGE;
 use crate::format::frame;
 use crate::format::manifest::{Entry, Header, MAX_NUMBER, Role};
 use crate::format::name::{MANIFEST, SegmentName};
-use crate::format::segment::{self, FRAMES_AT, IDENTITY_AT, Identity};
+use crate::format::segment::{self, CLOSED, CUT, FRAMES_AT, IDENTITY_AT, Identity, MAX_CAPACITY, PUBLISHED_AT};
+use crate::format::{PAGE, get_u64};
 use crate::inspect::files::Loaded;
 use crate::inspect::runs::{Bounds, Found, Mark, find};
 use crate::manifest::Manifest;
@@ -29,13 +31,37 @@ struct File {
     virgin: bool,
     /// Its first number, if it was begun.
     base_seq: Option<u64>,
+    /// Behind its last frame that verifies.
+    end_offset: usize,
+    /// The number behind its last record.
+    end_seq: u64,
+    /// The least number that the segment behind it can begin with, if its words say that there is one.
+    closed: Option<u64>,
+    /// Whether its words say that something in it was cut off.
+    is_cut: bool,
 }
 
 impl File {
     /// Where it stands among the others.
     fn place(&self) -> (u64, u64) {
         let Identity { ordinal, replaces, .. } = self.identity;
-        (if replaces == 0 { ordinal } else { replaces }, ordinal)
+        match self.base_seq {
+            _ if replaces == 0 => (ordinal, 0),
+            // A repair has put it before all others, so that a gap at the front is seen.
+            Some(base) if base == self.end_seq && self.virgin => (0, ordinal),
+            base => (replaces, base.unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// Takes note of where it ends and of what its words say about that.
+    fn look_at_end(&mut self, loaded: &Loaded, base_seq: u64) {
+        let found = found(self, loaded, base_seq, u64::MAX);
+        let end = found.end;
+        let word = get_u64(&loaded.head, PUBLISHED_AT);
+        let published = (word & !(CLOSED | CUT)).min(self.identity.capacity) as usize;
+        (self.end_offset, self.end_seq, self.is_cut) = (end.offset, end.seq, word & CUT != 0);
+        // Records that do not verify may stand between.
+        self.closed = (word & CLOSED != 0).then(|| found.reach(published) + 1);
     }
 
     fn entry(&self) -> Entry {
@@ -53,7 +79,9 @@ pub(crate) fn rebuild(storage: &Storage, listed: &[Listed]) -> Result<Rebuilt> {
     let log_id = one_log(storage, listed)?;
     let mut next_seq = 1;
     for (name, ordinal) in by_ordinal(listed) {
-        let loaded = Loaded::read(storage, name, usize::MAX)?;
+        let head = Loaded::read(storage, name, FRAMES_AT)?.identity();
+        let capacity = head.map_or(MAX_CAPACITY as u64, |identity| identity.capacity.min(MAX_CAPACITY as u64));
+        let loaded = Loaded::read(storage, name, capacity as usize)?;
         let identity = loaded.identity().or_else(|| identity_by_words(&loaded, log_id, ordinal));
         match identity {
             None => {
@@ -70,20 +98,26 @@ pub(crate) fn rebuild(storage: &Storage, listed: &[Listed]) -> Result<Rebuilt> {
                 aside.push((name.to_owned(), "its header makes no sense"));
             }
             Some(identity) => {
-                let file = file(identity, &loaded, next_seq);
-                next_seq = file.base_seq.map_or(next_seq, |base| found(&file, &loaded, base, u64::MAX).end.seq);
+                let mut file = file(identity, &loaded, next_seq);
+                if let Some(base) = file.base_seq {
+                    file.look_at_end(&loaded, base);
+                    next_seq = file.end_seq;
+                }
                 files.push(file);
             }
         }
     }
     drop_unfinished(&mut files);
-    files.sort_by_key(File::place);
-    let entries = entries(storage, &files, &mut aside)?;
+    put_in_order(&mut files);
+    let mut entries = entries(storage, &files, &mut aside)?;
+    let last = entries.iter().find(|entry| entry.role() == Some(Role::Active)).map_or(0, |entry| entry.ordinal);
+    let unknown = unknown.iter().filter(|(ordinal, _)| *ordinal > last).map(|(_, len)| len).sum();
+    if unknown == 0 {
+        add_lost_end(&mut entries, &files, listed);
+    }
     let first_seq = entries[0].base_seq;
     let header = Header { generation: 1, log_id, user_tag: [0; 16], first_seq, checkpoint_seq: 0, clean_offset: 0 };
     let manifest = Manifest { header, meta: Vec::new(), entries };
-    let behind = unknown.iter().filter(|(ordinal, _)| *ordinal > manifest.active().ordinal);
-    let unknown = behind.map(|(_, len)| len).sum();
     Ok(Rebuilt { manifest, aside, unknown })
 }
 
@@ -96,7 +130,8 @@ fn by_ordinal(listed: &[Listed]) -> Vec<(&str, u64)> {
 }
 
 fn entry_of(identity: &Identity) -> Entry {
-    File { identity: *identity, virgin: true, base_seq: None }.entry()
+    let virgin = true;
+    File { identity: *identity, virgin, base_seq: None, end_offset: 0, end_seq: 0, closed: None, is_cut: false }.entry()
 }
 
 /// What a file is whose header is lost, if its words tell the salt and frames verify with it.
@@ -136,7 +171,59 @@ fn unknowable(storage: &Storage, reason: &'static str) -> Error {
 /// Leaves out what a repair that was not finished has made: what it would have replaced is still there.
 fn drop_unfinished(files: &mut Vec<File>) {
     let there: Vec<u64> = files.iter().map(|file| file.identity.ordinal).collect();
-    files.retain(|file| file.identity.replaces == 0 || there.binary_search(&file.identity.replaces).is_err());
+    let mut kept: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    files.retain(|file| {
+        let (replaces, base) = (file.identity.replaces, file.base_seq.unwrap_or(0));
+        if replaces == 0 {
+            return true;
+        }
+        // Segments that one repair made of another have none of each other's records; what has is a copy of a copy.
+        let is_copy = kept.range((replaces, 0)..=(replaces, base)).next_back().is_some_and(|(_, end)| *end > base);
+        let stays = there.binary_search(&replaces).is_err() && !is_copy;
+        if stays {
+            kept.insert((replaces, base), file.end_seq);
+        }
+        stays
+    });
+}
+
+/// Sorts by the time at which segments were begun, or at which those were that they replace.
+fn put_in_order(files: &mut Vec<File>) {
+    files.sort_by_key(File::place);
+    // A record too large for the next spare gets a segment of its own, prepared later and begun earlier.
+    let mut ends: HashMap<u64, usize> = HashMap::new();
+    let mut bases: HashMap<u64, usize> = HashMap::new();
+    for (i, file) in files.iter().enumerate() {
+        if let (Some(base), true) = (file.base_seq, file.closed == Some(file.end_seq)) {
+            ends.extend((base < file.end_seq).then_some((file.end_seq, i)));
+        }
+        bases.extend(file.base_seq.map(|base| (base, i)));
+    }
+    let mut by_base: Vec<(u64, usize)> = files.iter().enumerate().filter_map(|(i, f)| Some((f.base_seq?, i))).collect();
+    by_base.sort_unstable();
+    let mut places: Vec<(usize, usize)> = (0..files.len()).map(|i| (i, 0)).collect();
+    for (base, i) in by_base {
+        let before = ends.get(&base).filter(|before| **before > i && bases[&base] <= **before && !files[i].is_cut);
+        if let Some(before) = before {
+            places[i] = (places[*before].0, places[*before].1 + 1);
+        }
+    }
+    let mut placed: Vec<((usize, usize), File)> = places.into_iter().zip(files.drain(..)).collect();
+    placed.sort_by_key(|(place, _)| *place);
+    files.extend(placed.into_iter().map(|(_, file)| file));
+}
+
+/// If the last segment says that the log went on in another one, that one is lost: as a manifest would name it.
+fn add_lost_end(entries: &mut Vec<Entry>, files: &[File], listed: &[Listed]) {
+    let Some(at) = entries.iter().position(|entry| entry.role() == Some(Role::Active)) else { return };
+    let active = entries[at];
+    let Some(file) = files.iter().find(|file| file.identity.ordinal == active.ordinal) else { return };
+    let Some(base_seq) = file.closed.filter(|base| *base < MAX_NUMBER) else { return };
+    let taken: HashSet<u64> = by_ordinal(listed).into_iter().map(|(_, ordinal)| ordinal).collect();
+    let Some(ordinal) = (active.ordinal + 1..MAX_NUMBER).find(|ordinal| !taken.contains(ordinal)) else { return };
+    let end_offset = file.end_offset as u64;
+    entries[at] = Entry { end_offset, last_seq: file.end_seq - 1, virgin: true, ..active };
+    entries.insert(at + 1, Entry { ordinal, base_seq, end_offset: 0, last_seq: 0, ..active });
 }
 
 /// Whether the segment was begun, and where; `next_seq` is the number behind the records of the ordinals before.
@@ -154,7 +241,7 @@ fn file(identity: Identity, loaded: &Loaded, next_seq: u64) -> File {
         let is_used = !found.stretches.is_empty() || (ordinal == 1 && !scan::is_zero(&loaded.head[PAGE..]));
         is_used.then_some(base_seq)
     });
-    File { identity, virgin, base_seq }
+    File { identity, virgin, base_seq, end_offset: 0, end_seq: 0, closed: None, is_cut: false }
 }
 
 fn found(file: &File, loaded: &Loaded, base_seq: u64, below: u64) -> Found {
@@ -189,7 +276,7 @@ fn entries(storage: &Storage, files: &[File], aside: &mut Vec<(String, &'static 
         let name = file_name(file.identity.ordinal);
         // A batch that does not end there makes the segment a damaged one.
         let Mark { offset, seq } =
-            found(file, &Loaded::read(storage, name.as_str(), usize::MAX)?, *base_seq, below).end;
+            found(file, &Loaded::read(storage, name.as_str(), file.identity.capacity as usize)?, *base_seq, below).end;
         let entry = Entry { base_seq: *base_seq, end_offset: offset as u64, last_seq: seq - 1, ..file.entry() };
         sealed.push(Entry { virgin: true, ..entry });
         below = *base_seq;

@@ -113,21 +113,24 @@ impl Work<'_> {
             Slot::Kept(entry) => Ok(*entry),
             Slot::Empty { ordinal, base_seq } => {
                 let (frames, created) = (Frames::none(*base_seq), self.storage.now());
-                self.write(*ordinal, &frames, |identity| Identity { created, ..identity })
+                let replaces = self.survey.found.manifest.entries[0].ordinal;
+                self.write(*ordinal, &frames, |identity| Identity { created, replaces, ..identity })
             }
             Slot::Copied { ordinal, from, created, stretch } => {
                 let name = file_name(from.ordinal);
                 let bytes = match loaded.take() {
                     Some((of, bytes)) if of == from.ordinal => bytes,
-                    _ => Loaded::read(self.storage, name.as_str(), usize::MAX)?,
+                    _ => Loaded::read(self.storage, name.as_str(), from.capacity as usize)?,
                 };
                 let salt = self.draw()?;
                 let (from_mark, to) = (stretch.whole_from, stretch.whole_to);
                 let whole = from_mark.offset..to.offset;
                 let frames =
                     Frames::copy(&Source { frames: &bytes.frames, from: from_mark, to, whole, least_seq: 0, salt });
+                // What was made by an earlier repair stands where the segment stood that was damaged first.
+                let first = bytes.identity().map(|identity| identity.replaces).filter(|ordinal| *ordinal != 0);
+                let (created, replaces) = (*created, first.unwrap_or(from.ordinal));
                 *loaded = Some((from.ordinal, bytes));
-                let (created, replaces) = (*created, from.ordinal);
                 self.write(*ordinal, &frames, |identity| Identity { salt, created, replaces, ..identity })
             }
         }
