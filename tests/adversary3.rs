@@ -6,10 +6,12 @@ mod fixture;
 mod reference;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use fixture::{FRAMES_AT, SMALLEST, files_of, replayed, scratch, segment, write_files};
+use fixture::{Before, FRAMES_AT, SMALLEST, files_of, replayed, scratch, segment, write_files};
 use mmap_wal::inspect::{Log, RepairPlan, SegmentRole};
-use mmap_wal::{Background, Options, Wal};
+use mmap_wal::{Act, Background, Options, Wal};
 
 /// 24 bytes of header and this are a frame of 256 bytes: 16 fill the smallest segment.
 const LEN: usize = 232;
@@ -37,6 +39,10 @@ fn flip(dir: &Path, ordinal: u64, index: u64) {
 
 fn remove(dir: &Path, name: &str) {
     std::fs::remove_file(dir.join(name)).expect("a removal");
+}
+
+fn plan(dir: &Path) -> RepairPlan {
+    Log::open(dir).expect("a log").plan_repair().expect("a plan")
 }
 
 fn repair(dir: &Path) -> RepairPlan {
@@ -145,4 +151,34 @@ fn a_file_of_any_length_is_looked_at_in_bounded_memory() {
     grow(2);
     let (plan, wal) = rebuilt(dir.path());
     assert_eq!(seqs(&wal), without(40, &[]), "{plan}");
+}
+
+#[test]
+fn a_segment_under_another_name_outlives_the_repair_and_the_next_open() {
+    let dir = scratch();
+    fill(&new_log(dir.path()), 60);
+    std::fs::rename(dir.path().join(segment(2)), dir.path().join(segment(9))).expect("another name");
+    let bytes = files_of(dir.path())[&segment(9)].clone();
+    let plan = repair(dir.path());
+    drop(options().open(dir.path()).expect("a repaired log"));
+    assert!(files_of(dir.path()).values().any(|file| *file == bytes), "{plan}");
+}
+
+#[test]
+fn a_salvage_beside_a_writer_that_rotates_misses_nothing() {
+    let dir = scratch();
+    let wal = Arc::new(new_log(dir.path()));
+    fill(&wal, 4);
+    let (done, writer) = (AtomicBool::new(false), Arc::clone(&wal));
+    let observer = Before::new(true, move |act: &Act<'_>| {
+        let is_spare = matches!(act, Act::Open(path) if path.ends_with(segment(2)));
+        if is_spare && !done.swap(true, Ordering::SeqCst) {
+            fill(&writer, 16);
+        }
+        Ok(())
+    });
+    let out = scratch();
+    let done = Log::open_observed(dir.path(), Some(observer)).expect("a log").salvage(out.path()).expect("a salvage");
+    assert_eq!((wal.positions().last, &done.gaps[..]), (20, &[][..]));
+    assert!(plan(dir.path()).is_empty());
 }

@@ -149,20 +149,7 @@ impl Log {
     /// As [`Log::open`]; [`Error::Foreign`](crate::Error::Foreign) if the segments are those of another log than the
     /// manifest, or of two; [`Error::Io`](crate::Error::Io) if a lost manifest cannot be made of what they say.
     pub fn plan_repair(&self) -> Result<RepairPlan> {
-        let mut before: Option<std::result::Result<RepairPlan, String>> = None;
-        loop {
-            let looked = Survey::take(&self.storage).map(|survey| survey.plan);
-            let now = match &looked {
-                Ok(plan) if plan.is_empty() => return looked,
-                Ok(plan) => Ok(plan.clone()),
-                Err(e) => Err(e.to_string()),
-            };
-            // Beside a writer, what is seen may belong to two moments: only what is wrong twice is wrong.
-            if before.as_ref() == Some(&now) {
-                return looked;
-            }
-            before = Some(now);
-        }
+        Survey::settled(&self.storage).map(|survey| survey.plan)
     }
 
     /// Carries out what [`Log::plan_repair`] has planned, under the writer's lock. After that

@@ -34,7 +34,7 @@ pub struct Salvage {
 
 /// Copies every record of `storage` that verifies into a new log in `dir`.
 pub(crate) fn salvage(storage: &Storage, dir: &Path) -> Result<Salvage> {
-    let survey = Survey::take(storage)?;
+    let survey = Survey::settled(storage)?;
     let out = Storage::new(dir, 0o600, None);
     let new_names = out.make_dirs()?;
     if out.list()?.iter().any(|file| file.name != LOCK || file.len > 0) {
@@ -86,7 +86,7 @@ impl Copy<'_> {
             }
             let bytes = match loaded.take() {
                 Some((of, bytes)) if of == entry.ordinal => bytes,
-                _ => Loaded::read(self.from, file_name(entry.ordinal).as_str(), usize::MAX)?,
+                _ => Loaded::read(self.from, file_name(entry.ordinal).as_str(), entry.capacity as usize)?,
             };
             self.copy(&bytes, created, &stretch, &mut next_seq)?;
             loaded = Some((entry.ordinal, bytes));

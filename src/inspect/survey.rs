@@ -1,9 +1,11 @@
 //! The whole of a log that may be damaged: what is found, and what a repair would make of it.
 
+use std::collections::HashSet;
+
 use crate::error::{Error, Result};
 use crate::format::manifest::Entry;
-use crate::format::name::MANIFEST;
-use crate::format::segment::FRAMES_AT;
+use crate::format::name::{MANIFEST, SegmentName};
+use crate::format::segment::{FRAMES_AT, Identity};
 use crate::inspect::assess::{Assessment, Extent, Files, Part, Tail};
 use crate::inspect::ending::assess_end;
 use crate::inspect::files::Loaded;
@@ -12,6 +14,7 @@ use crate::inspect::rebuild::{Rebuilt, rebuild};
 use crate::inspect::runs::Stretch;
 use crate::reader::present;
 use crate::recovery::next_ordinal;
+use crate::scan;
 use crate::segment::file_name;
 use crate::storage::{Listed, Storage};
 
@@ -45,6 +48,27 @@ pub(crate) enum Slot {
 }
 
 impl Survey {
+    /// Looks at everything beside a writer: what is seen at once may belong to two moments, and only what is wrong twice
+    /// is wrong.
+    ///
+    /// # Errors
+    /// As [`Log::plan_repair`](crate::inspect::Log::plan_repair).
+    pub(crate) fn settled(storage: &Storage) -> Result<Self> {
+        let mut before: Option<std::result::Result<RepairPlan, String>> = None;
+        loop {
+            let looked = Self::take(storage);
+            let now = match &looked {
+                Ok(survey) if survey.plan.is_empty() => return looked,
+                Ok(survey) => Ok(survey.plan.clone()),
+                Err(e) => Err(e.to_string()),
+            };
+            if before.as_ref() == Some(&now) {
+                return looked;
+            }
+            before = Some(now);
+        }
+    }
+
     /// Looks at everything, and writes nothing.
     ///
     /// # Errors
@@ -71,6 +95,9 @@ impl Survey {
             Self { found, is_rebuilt: rebuilt.is_some(), plan: RepairPlan::default(), sealed: Vec::new(), fresh: None };
         survey.lay_out(&listed);
         survey.plan = survey.planned(storage, rebuilt, &files);
+        if !survey.plan.is_empty() {
+            survey.keep_strangers(storage, &listed, &files)?;
+        }
         Ok(survey)
     }
 
@@ -103,6 +130,26 @@ impl Survey {
         if let Tail::Fresh { reused: None, .. } = self.found.tail {
             self.fresh = Some(next());
         }
+    }
+
+    /// Lets segment files that the manifest does not name, and that say nothing or something else than their names do,
+    /// outlive the next open: they may be what is missed. What a truncation or a repair has left says what it is.
+    fn keep_strangers(&mut self, storage: &Storage, listed: &[Listed], files: &Files<'_>) -> Result<()> {
+        let manifest = &self.found.manifest;
+        let named: HashSet<u64> = manifest.entries.iter().map(|entry| entry.ordinal).collect();
+        for file in listed.iter().filter(|file| file.is_file) {
+            let Some(ordinal) = SegmentName::decode(&file.name).filter(|ordinal| !named.contains(ordinal)) else {
+                continue;
+            };
+            let head = Loaded::read(storage, &file.name, FRAMES_AT)?;
+            let is_own = |identity: Identity| (identity.log_id, identity.ordinal) == (manifest.header.log_id, ordinal);
+            let is_planned = self.plan.set_aside.iter().any(|aside| aside.name == file.name);
+            if !is_planned && !head.identity().is_some_and(is_own) && !scan::is_zero(&head.head) {
+                let reason = "the manifest does not name it, and it is not what its name says";
+                self.plan.set_aside.push(set_aside(file.name.clone(), reason, files));
+            }
+        }
+        Ok(())
     }
 
     fn planned(
