@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use fixture::{Before, FRAMES_AT, SMALLEST, files_of, replayed, scratch, segment, write_files};
 use mmap_wal::inspect::{Log, RepairPlan, SegmentRole};
-use mmap_wal::{Act, Background, Options, Wal};
+use mmap_wal::{Act, Background, Error, Options, Wal};
 
 /// 24 bytes of header and this are a frame of 256 bytes: 16 fill the smallest segment.
 const LEN: usize = 232;
@@ -151,6 +151,17 @@ fn a_file_of_any_length_is_looked_at_in_bounded_memory() {
     grow(2);
     let (plan, wal) = rebuilt(dir.path());
     assert_eq!(seqs(&wal), without(40, &[]), "{plan}");
+}
+
+#[test]
+fn an_open_does_not_read_the_zeros_of_a_file_that_no_creation_makes() {
+    let dir = scratch();
+    new_log(dir.path()).append(b"one").expect("an append");
+    remove(dir.path(), "MANIFEST");
+    remove(dir.path(), &segment(1));
+    let file = std::fs::OpenOptions::new().write(true).open(dir.path().join(segment(2))).expect("a file");
+    file.set_len(i64::MAX as u64 - 4095).expect("a sparse file");
+    assert!(matches!(options().open(dir.path()), Err(Error::NoManifest { .. })));
 }
 
 #[test]

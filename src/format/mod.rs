@@ -75,7 +75,7 @@
 //! Otherwise, and for a file of any other length, it is *NoManifest*.
 //!
 //! A directory without a MANIFEST is no log yet **iff** it holds no segment file but those of the ordinals 1 and 2, and
-//! nothing but zeros stands behind page 0 of these, however long they are: an unfinished creation. Any other segment,
+//! nothing but zeros stands behind page 0 of these, up to 2^34 bytes long: an unfinished creation. Any other segment,
 //! and anything but a file under the name of one, has lost its manifest: *NoManifest*.
 //!
 //! Every entry's file must be there and `capacity` bytes long, those of sealed segments and spares too; if not, the

@@ -12,6 +12,7 @@ use crate::error::{Error, Foreign, Result};
 use crate::format::PAGE;
 use crate::format::manifest::{Entry, Header, MAX_NUMBER};
 use crate::format::name::{LOCK, MANIFEST, MANIFEST_TMP, READERS, SegmentName};
+use crate::format::segment::MAX_CAPACITY;
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::map::Tail;
 use crate::options::{Options, SyncMode};
@@ -190,7 +191,8 @@ pub(crate) fn refuse_lost_manifest(storage: &Storage, listed: &[Listed]) -> Resu
 
 /// Whether a segment without a manifest can only be what an unfinished creation left: nothing stands behind its page 0.
 fn is_unfinished(storage: &Storage, ordinal: u64, found: &Listed) -> Result<bool> {
-    if !matches!(ordinal, 1 | 2) {
+    // A file of any length can stand there, and nobody makes a segment longer than that.
+    if !matches!(ordinal, 1 | 2) || found.len > MAX_CAPACITY as u64 {
         return Ok(false);
     }
     let file = storage.open_read(&found.name)?;
