@@ -79,7 +79,8 @@ pub(crate) fn read(storage: &Storage) -> Result<(Option<Writer>, Vec<Slot>)> {
 const LOOKS: usize = 100;
 
 fn is_stale(slot: &Slot, now: u64) -> bool {
-    now.saturating_sub(slot.updated) > STALE
+    // Far ahead is no better: the clock was set back since, or never stood there.
+    now.abs_diff(slot.updated) > STALE
 }
 
 /// A reader's slot.
@@ -172,6 +173,18 @@ mod tests {
         assert_eq!(read(&storage).expect("a page").0.map(|said| said.last_seq), Some(1));
         board.show(true, || Writer { last_seq: 3, ..Writer::default() });
         assert_eq!(read(&storage).expect("a page").0.map(|said| said.last_seq), Some(3));
+    }
+
+    #[test]
+    fn a_slot_from_the_future_is_nobodys() {
+        let (_dir, storage) = storage();
+        let seats: Vec<Seat> = std::iter::from_fn(|| Seat::take(&storage).expect("a page")).take(SLOTS).collect();
+        let hostile = Slot { token: 1, pid: 1, seq: 1, updated: u64::MAX };
+        for seat in &seats {
+            seat.file.write_at(&hostile.encode(), at(seat.index)).expect("a write");
+        }
+        assert!(read(&storage).expect("a page").1.is_empty());
+        assert!(Seat::take(&storage).expect("a page").is_some());
     }
 
     #[test]

@@ -255,7 +255,16 @@ impl Engine {
         }
         let synced = self.commit.sync_to(seq, epoch);
         self.wake_due();
+        self.show_soon();
         synced
+    }
+
+    /// Has shown to others what changed though nothing was appended. What changed was changed under the lock under which
+    /// the thread looks for the last time before it dozes, so it was seen then, or the thread is found dozing here.
+    pub(crate) fn show_soon(&self) {
+        if self.dozing.load(Ordering::Relaxed) {
+            self.commit.sync_bell.ring();
+        }
     }
 
     /// Starts a sync when `window` records are not durable, and waits while twice as many are not.

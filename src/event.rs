@@ -105,9 +105,9 @@ impl Histogram {
     #[must_use]
     pub fn quantile(&self, share: f64) -> u64 {
         let rank = (self.count() as f64 * share.clamp(0.0, 1.0)).ceil().max(1.0) as u64;
-        let mut seen = 0;
+        let mut seen = 0_u64;
         for (i, count) in self.buckets.iter().enumerate() {
-            seen += count;
+            seen = count.saturating_add(seen);
             if seen >= rank {
                 return ((1_u64 << i) - 1).min(self.max);
             }

@@ -45,6 +45,7 @@ impl Pending {
     /// [`Error::TruncatedBack`](crate::Error::TruncatedBack) if the records were cut off.
     pub fn wait(self) -> Result<Seqs> {
         self.engine.commit.sync_to(self.last(), self.epoch)?;
+        self.engine.show_soon();
         Ok(self.seqs)
     }
 

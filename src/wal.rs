@@ -322,6 +322,7 @@ impl Wal {
         engine.commit.check()?;
         books.update(&engine.commit, |next| next.header.checkpoint_seq = up_to)?;
         engine.commit.change(|live| live.checkpoint_seq = up_to);
+        engine.show_soon();
         Ok(())
     }
 
@@ -335,6 +336,7 @@ impl Wal {
         self.engine.enter()?;
         let done = truncate::front(&self.engine, up_to);
         self.engine.wake_due();
+        self.engine.show_soon();
         done
     }
 

@@ -65,6 +65,7 @@ fn spawn(engine: &Arc<Engine>, name: &str, run: fn(&Engine)) -> Result<JoinHandl
 fn keep_prepared(engine: &Engine) {
     while engine.commit.upkeep_bell.wait(None) != Call::Over {
         let _ = engine.keeper.maintain(&engine.writer, &engine.commit);
+        engine.show_soon();
     }
 }
 
