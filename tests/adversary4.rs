@@ -6,7 +6,41 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use mmap_wal::inspect::Log;
-use mmap_wal::{Options, Positions, SyncMode, Wal};
+use mmap_wal::{Background, Error, Options, Positions, Reader, SyncMode, Tail, Wal};
+
+const SHORT: Duration = Duration::from_millis(1);
+
+fn small() -> Options {
+    Options::new().segment_size(12 << 10).background(Background::Caller).sync_mode(SyncMode::None)
+}
+
+/// What a tail shows until it comes to the end of what is there.
+fn shown(tail: &mut Tail) -> Vec<(u64, Vec<u8>)> {
+    let mut shown = Vec::new();
+    while let Some(record) = tail.try_next().expect("a tail that goes on") {
+        shown.push((record.seq(), record.payload().to_vec()));
+    }
+    shown
+}
+
+#[test]
+fn a_tail_of_a_log_in_whose_place_another_one_was_made_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    wal.append(b"x").expect("an append");
+    let mut tail = Reader::open(dir.path()).expect("a reader").tail(0).expect("a tail");
+    assert_eq!(shown(&mut tail).len(), 1);
+    drop(wal);
+    for entry in fs::read_dir(dir.path()).expect("the directory") {
+        fs::remove_file(entry.expect("a file").path()).expect("a removal");
+    }
+    let other = small().segment_size(64 << 10).open(dir.path()).expect("another log");
+    for _ in 0..200 {
+        other.append(&[7; 500]).expect("an append");
+    }
+    let told = tail.wait(SHORT);
+    assert!(matches!(told, Err(Error::Foreign(_))), "{told:?}");
+}
 
 #[test]
 fn what_happens_while_nothing_is_appended_is_shown_to_others() {

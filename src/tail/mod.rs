@@ -75,7 +75,7 @@ impl Reader {
     /// `after` was never appended.
     pub fn tail(&self, after: u64) -> Result<Tail> {
         let (storage, readers) = (self.storage.clone(), Arc::clone(&self.readers));
-        Tail::open(Source::Files { storage, readers }, after)
+        Tail::open(Source::Files { storage, readers, log_id: None }, after)
     }
 }
 
@@ -319,8 +319,9 @@ impl Tail {
     /// Asks how the log goes on, and goes there; returns whether anything is new.
     fn consult(&mut self) -> Result<bool> {
         let expected = self.cursor.expected;
-        let place = Place { ordinal: self.view.segments[0].ordinal(), at: self.cursor.at, expected };
-        match self.source.outline(expected)?.step(place)? {
+        let segment = &self.view.segments[0];
+        let place = Place { ordinal: segment.ordinal(), salt: segment.salt(), at: self.cursor.at, expected };
+        match self.source.outline(place)?.step(place)? {
             Step::Wait => Ok(false),
             Step::Until(end) => self.end_at(end),
             Step::Enter { ordinal, base_seq, end } => self.enter(ordinal, base_seq, end),

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Foreign, Result};
 use crate::format::get_u64;
 use crate::format::manifest::Entry;
+use crate::format::name::MANIFEST;
 use crate::format::segment::{CLOSED, CUT, FRAMES_AT, PUBLISHED_AT, begun, is_position};
 use crate::identity::check_identity;
 use crate::manifest::Manifest;
@@ -18,8 +19,8 @@ use crate::storage::{Storage, StoredFile};
 pub(crate) enum Source {
     /// The handle of this process that writes the log; cuts after `epoch` are news.
     Handle { engine: Arc<Engine>, epoch: usize },
-    /// The files, whoever writes them.
-    Files { storage: Storage, readers: Arc<StoredFile> },
+    /// The files, whoever writes them, for as long as they are those of one log.
+    Files { storage: Storage, readers: Arc<StoredFile>, log_id: Option<[u8; 16]> },
 }
 
 /// A segment of the log as it is now.
@@ -60,6 +61,7 @@ pub(crate) enum Step {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) ordinal: u64,
+    pub(crate) salt: u32,
     pub(crate) at: usize,
     pub(crate) expected: u64,
 }
@@ -70,7 +72,7 @@ impl Outline {
     /// # Errors
     /// `Truncated` or `TruncatedBack` if that place is in the log no more.
     pub(crate) fn step(&self, place: Place) -> Result<Step> {
-        let Place { ordinal, at, expected } = place;
+        let Place { ordinal, at, expected, .. } = place;
         if expected < self.first_seq {
             return Err(Error::Truncated { first_seq: self.first_seq });
         }
@@ -101,7 +103,12 @@ impl Source {
     pub(crate) fn snapshot(&mut self) -> Result<Snapshot> {
         match self {
             Self::Handle { engine, epoch } => Ok(in_one_epoch(engine, epoch, Engine::snapshot)),
-            Self::Files { storage, readers } => snapshot(storage, readers),
+            Self::Files { storage, readers, log_id } => {
+                if log_id.is_none() {
+                    *log_id = Some(present(storage)?.header.log_id);
+                }
+                snapshot(storage, readers)
+            }
         }
     }
 
@@ -109,7 +116,9 @@ impl Source {
     pub(crate) fn again(&self) -> Self {
         match self {
             Self::Handle { engine, .. } => Self::Handle { engine: Arc::clone(engine), epoch: 0 },
-            Self::Files { storage, readers } => Self::Files { storage: storage.clone(), readers: Arc::clone(readers) },
+            Self::Files { storage, readers, .. } => {
+                Self::Files { storage: storage.clone(), readers: Arc::clone(readers), log_id: None }
+            }
         }
     }
 
@@ -129,13 +138,14 @@ impl Source {
         }
     }
 
-    /// What the log is made of now, for a tail that has shown everything before `expected`.
+    /// What the log is made of now, for a tail that has shown everything before `place`.
     ///
     /// # Errors
-    /// `TruncatedBack` if some of that was cut off; as [`present`].
-    pub(crate) fn outline(&mut self, expected: u64) -> Result<Outline> {
+    /// `TruncatedBack` if some of that was cut off, `Foreign` if another log stands there; as [`present`].
+    pub(crate) fn outline(&mut self, place: Place) -> Result<Outline> {
         match self {
             Self::Handle { engine, epoch } => {
+                let expected = place.expected;
                 engine.commit.check_epoch(expected - 1, *epoch)?;
                 let mut now = *epoch;
                 let live = in_one_epoch(engine, &mut now, |engine| engine.commit.live());
@@ -153,7 +163,10 @@ impl Source {
                 };
                 Ok(Outline { first_seq: live.first_seq, parts: live.segments.iter().enumerate().map(part).collect() })
             }
-            Self::Files { storage, .. } => from_files(storage),
+            Self::Files { storage, log_id, .. } => {
+                let log_id = *log_id;
+                from_files(storage, || present(storage).and_then(|found| of_same_log(storage, found, log_id, place)))
+            }
         }
     }
 
@@ -226,16 +239,44 @@ fn head(storage: &Storage, entry: &Entry) -> Result<Vec<u8>> {
     Ok(head)
 }
 
+/// The manifest `found`, unless it is another log's, or that of an earlier state of this one which went another way.
+fn of_same_log(storage: &Storage, found: Manifest, log_id: Option<[u8; 16]>, place: Place) -> Result<Manifest> {
+    let foreign = |name: &str, reason| Error::Foreign(Box::new(Foreign { path: storage.path(name), reason }));
+    if log_id.is_some_and(|log_id| log_id != found.header.log_id) {
+        return Err(foreign(MANIFEST, "it carries the id of another log than the one that was followed"));
+    }
+    match found.entries.iter().find(|entry| entry.ordinal == place.ordinal) {
+        Some(entry) if entry.salt != place.salt => {
+            let name = file_name(place.ordinal);
+            Err(foreign(name.as_str(), "it is another segment than the one that was followed"))
+        }
+        _ => Ok(found),
+    }
+}
+
 /// The segments that the manifest names, and the spare in which the log goes on if the manifest was not told yet.
-fn from_files(storage: &Storage) -> Result<Outline> {
-    let manifest = present(storage)?;
+fn from_files(storage: &Storage, mut manifest: impl FnMut() -> Result<Manifest>) -> Result<Outline> {
+    loop {
+        let found = manifest()?;
+        let (outline, goes_on) = outline(storage, &found)?;
+        // That was put together from several files: a cut between them would mix two lives.
+        if !goes_on || manifest()? == found {
+            return Ok(outline);
+        }
+    }
+}
+
+/// What `manifest` and the heads of its spares say, and whether the log goes on in a spare.
+fn outline(storage: &Storage, manifest: &Manifest) -> Result<(Outline, bool)> {
     let part = |entry: &Entry, end| Part { ordinal: entry.ordinal, base_seq: entry.base_seq, end };
     let sealed = |entry: &Entry| {
         let end = PartEnd { offset: entry.end_offset as usize, last_seq: entry.last_seq, durable: true };
         part(entry, Some(end))
     };
     let mut parts: Vec<Part> = manifest.sealed().iter().map(sealed).collect();
-    match begun_spare(storage, &manifest)? {
+    let begun = begun_spare(storage, manifest)?;
+    let goes_on = begun.is_some();
+    match begun {
         Some((end, next)) => {
             let end = PartEnd { offset: end, last_seq: next.base_seq - 1, durable: false };
             parts.push(part(manifest.active(), Some(end)));
@@ -243,7 +284,7 @@ fn from_files(storage: &Storage) -> Result<Outline> {
         }
         None => parts.push(part(manifest.active(), None)),
     }
-    Ok(Outline { first_seq: manifest.header.first_seq, parts })
+    Ok((Outline { first_seq: manifest.header.first_seq, parts }, goes_on))
 }
 
 /// The spare in which something is visible, and where the active segment ends if there is one.
@@ -275,7 +316,7 @@ fn visible(head: &[u8], entry: &Entry) -> Option<usize> {
 mod tests {
     use super::*;
 
-    const HERE: Place = Place { ordinal: 2, at: 9000, expected: 20 };
+    const HERE: Place = Place { ordinal: 2, salt: 0, at: 9000, expected: 20 };
 
     /// Ordinal, first record, and where it ends with which record.
     type Given = (u64, u64, Option<(usize, u64)>);
@@ -309,5 +350,22 @@ mod tests {
         assert!(matches!(outline(21, &[(5, 21, None)]).step(HERE), Err(Error::Truncated { first_seq: 21 })));
         let next = outline(20, &[(3, 20, None)]).step(HERE);
         assert_eq!(next.ok(), Some(Step::Enter { ordinal: 3, base_seq: 20, end: None }));
+    }
+
+    #[test]
+    fn a_manifest_from_before_a_cut_is_not_taken_together_with_a_segment_from_behind_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = crate::Options::new().segment_size(12 << 10).background(crate::Background::Caller);
+        let wal = options.open(dir.path()).expect("a new log");
+        for _ in 0..3 {
+            wal.append(b"x").expect("an append");
+        }
+        let storage = Storage::new(dir.path(), 0o600, None);
+        let mut stale = Some(present(&storage).expect("a manifest"));
+        wal.truncate_back(1).expect("a cut");
+        wal.append(b"y").expect("an append");
+        let seen = from_files(&storage, || stale.take().map_or_else(|| present(&storage), Ok)).expect("an outline");
+        let ends: Vec<_> = seen.parts.iter().map(|part| part.end.map(|end| (end.offset, end.last_seq))).collect();
+        assert_eq!(ends, [Some((FRAMES_AT + 32, 1)), None]);
     }
 }
