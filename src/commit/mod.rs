@@ -121,6 +121,17 @@ impl Commit {
         if self.refusing.load(Ordering::Acquire) { self.refusal() } else { Ok(()) }
     }
 
+    /// As [`Commit::check`], for those who follow: not while a close makes durable what they wait for.
+    pub(crate) fn check_more(&self, durable_only: bool) -> Result<()> {
+        let state = lock(&self.state);
+        let waits = durable_only && state.live.durable_seq < state.live.active().last_seq();
+        if waits && state.failure.is_none() {
+            return Ok(());
+        }
+        drop(state);
+        self.check()
+    }
+
     #[cold]
     fn refusal(&self) -> Result<()> {
         let state = lock(&self.state);

@@ -114,10 +114,8 @@ impl Tail {
     #[must_use]
     pub fn durable_only(mut self, only: bool) -> Self {
         self.durable_only = only;
-        if !self.ended {
-            // Asked for anew at the next look.
-            self.limit = self.cursor.at;
-        }
+        // Asked for anew at the next look, also of a segment that has ended: it may not be sealed yet.
+        self.limit = self.cursor.at;
         self
     }
 
@@ -221,7 +219,7 @@ impl Tail {
     /// will not append any more.
     pub fn wait(&mut self, timeout: Duration) -> Result<bool> {
         let deadline = Instant::now().checked_add(timeout);
-        for round in 0_u32.. {
+        for round in (0..=u32::MAX).cycle() {
             let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
             let asks = left.is_zero() || round.is_multiple_of(ROUNDS);
             if self.ready()? || (asks && self.consult()? && self.ready()?) {
@@ -249,19 +247,22 @@ impl Tail {
             self.idle.pause(round, left);
             return Ok(());
         };
-        engine.commit.check()?;
-        if matches!(self.idle, Idle::Spin | Idle::Yield) {
-            self.idle.pause(round, left);
+        let engine = Arc::clone(engine);
+        engine.not_reentrant()?;
+        let spins = matches!(self.idle, Idle::Spin | Idle::Yield);
+        let watch = if spins { None } else { engine.watch() };
+        // After the watch has begun, so that an end which comes later is told; before the look, so that what came before
+        // the end is shown first.
+        let goes_on = engine.commit.check_more(self.durable_only);
+        if self.ready()? {
             return Ok(());
         }
-        let engine = Arc::clone(engine);
-        let Some(watch) = engine.watch() else {
+        goes_on?;
+        match watch {
+            Some(watch) => watch.wait(left),
+            None if spins => self.idle.pause(round, left),
             // Somebody appends at this moment.
-            thread::yield_now();
-            return Ok(());
-        };
-        if !self.ready()? {
-            watch.wait(left);
+            None => thread::yield_now(),
         }
         Ok(())
     }
@@ -283,10 +284,15 @@ impl Tail {
         }
         let segment = Arc::clone(&self.view.segments[0]);
         let published = segment.published()?;
-        if self.refuted == Some(published.word) {
+        let mut offset = published.offset.unwrap_or(self.limit);
+        if let Source::Handle { .. } = self.source {
+            // Behind that, the file shows what the next writer appended since this handle was closed.
+            offset = offset.min(segment.end().offset);
+        }
+        // Whoever writes again may have come to the same place.
+        if self.refuted == Some(published.word) && self.cursor.clone().read_below(&self.view, offset).is_err() {
             return Ok(false);
         }
-        let offset = published.offset.unwrap_or(self.limit);
         if published.cut {
             return self.consult();
         }
