@@ -194,6 +194,25 @@ fn a_tail_of_a_log_in_whose_place_another_one_was_made_is_told() {
     assert!(matches!(told, Err(Error::Foreign(_))), "{told:?}");
 }
 
+/// How many read calls this thread has made.
+#[cfg(target_os = "linux")]
+fn reads() -> u64 {
+    let io = fs::read_to_string("/proc/thread-self/io").expect("what the system counts");
+    let calls = io.lines().find_map(|line| line.strip_prefix("syscr: ")).expect("read calls");
+    calls.parse().expect("a number")
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_tail_that_spins_looks_at_the_position_and_rarely_at_the_manifest() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _wal = small().open(dir.path()).expect("a new log");
+    let mut tail = Reader::open(dir.path()).expect("a reader").tail(0).expect("a tail").idle(mmap_wal::Idle::Spin);
+    let before = reads();
+    assert!(!tail.wait(Duration::from_millis(500)).expect("a wait"));
+    assert!(reads() - before < 500, "{} reads", reads() - before);
+}
+
 #[test]
 fn what_happens_while_nothing_is_appended_is_shown_to_others() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -23,6 +23,8 @@ pub use crate::tail::idle::Idle;
 const READ_AHEAD: usize = 64 << 20;
 /// Looks at the log's positions between two looks at its manifest.
 const ROUNDS: u32 = 128;
+/// Time between them at least: a tail that spins is there to look at the positions.
+const BETWEEN: Duration = Duration::from_millis(10);
 /// Records between two times that a tail says how far it has come.
 const UNSAID: u32 = 1024;
 
@@ -219,9 +221,14 @@ impl Tail {
     /// will not append any more.
     pub fn wait(&mut self, timeout: Duration) -> Result<bool> {
         let deadline = Instant::now().checked_add(timeout);
+        let mut asked: Option<Instant> = None;
         for round in (0..=u32::MAX).cycle() {
             let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
-            let asks = left.is_zero() || round.is_multiple_of(ROUNDS);
+            let is_due = || round.is_multiple_of(ROUNDS) && asked.is_none_or(|asked| asked.elapsed() >= BETWEEN);
+            let asks = left.is_zero() || is_due();
+            if asks {
+                asked = Some(Instant::now());
+            }
             if self.ready()? || (asks && self.consult()? && self.ready()?) {
                 return Ok(true);
             }
