@@ -70,11 +70,11 @@ impl From<Between> for Idle {
 /// Prints what comes.
 pub(crate) fn run(args: &Args) -> Outcome {
     let reader = if args.wait { awaited(&args.dir)? } else { Reader::open(&args.dir)? };
-    let after = match args.after {
-        Some(after) => after,
-        None => reader.snapshot()?.last_seq(),
+    let tail = match args.after {
+        Some(after) => reader.tail(after)?,
+        None => at_the_end(&reader)?,
     };
-    let tail = reader.tail(after)?.durable_only(args.durable).idle(args.idle.into());
+    let tail = tail.durable_only(args.durable).idle(args.idle.into());
     let tail = if args.announce { tail.announced()? } else { tail };
     print(tail, args.format, args.count)
 }
@@ -82,6 +82,17 @@ pub(crate) fn run(args: &Args) -> Outcome {
 /// Prints everything behind `after`, and what comes.
 pub(crate) fn follow(reader: &Reader, after: u64, format: Format) -> Outcome {
     print(reader.tail(after)?, format, None)
+}
+
+/// A tail that shows what comes from now on.
+fn at_the_end(reader: &Reader) -> Result<Tail, Failure> {
+    loop {
+        match reader.tail(reader.snapshot()?.last_seq()) {
+            // Truncated or cut between the two.
+            Err(Error::Truncated { .. } | Error::Ahead { .. }) => {}
+            other => return Ok(other?),
+        }
+    }
 }
 
 /// The log in `dir`, once there is one.
@@ -130,8 +141,13 @@ fn go_on(tail: &mut Tail, e: Error) -> Result<(), Failure> {
         other => return Err(other.into()),
     };
     complain(&sentence_of(&e));
-    if let Some(after) = after {
-        tail.seek(after)?;
+    let Some(mut after) = after else { return Ok(()) };
+    loop {
+        // The writer may truncate or cut once more in between.
+        after = match tail.seek(after) {
+            Err(Error::Truncated { first_seq }) => first_seq - 1,
+            Err(Error::Ahead { last_seq }) => last_seq,
+            done => return Ok(done?),
+        };
     }
-    Ok(())
 }
