@@ -1,6 +1,8 @@
 //! Segments made of the frames of others.
 
-use crate::error::Result;
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
 use crate::format::PAGE;
 use crate::format::frame::{self, HEADER, Header};
 use crate::format::manifest::Entry;
@@ -24,7 +26,10 @@ pub(crate) struct Frames {
 
 /// Which frames are copied, and out of what.
 pub(crate) struct Source<'a> {
-    /// The bytes of the segment from [`FRAMES_AT`] on.
+    /// The segment, and its salt.
+    pub(crate) path: PathBuf,
+    pub(crate) of: u32,
+    /// Its bytes from [`FRAMES_AT`] on.
     pub(crate) frames: &'a [u8],
     pub(crate) from: Mark,
     pub(crate) to: Mark,
@@ -36,6 +41,13 @@ pub(crate) struct Source<'a> {
     pub(crate) salt: u32,
 }
 
+impl Source<'_> {
+    fn changed(&self) -> Error {
+        let source = std::io::Error::other("it reads otherwise than a moment ago");
+        Error::io("read", &self.path, source)
+    }
+}
+
 impl Frames {
     /// No frames, before the number `seq`.
     pub(crate) fn none(seq: u64) -> Self {
@@ -43,12 +55,17 @@ impl Frames {
     }
 
     /// Copies frames, with the same numbers, payloads, tags and batches.
-    pub(crate) fn copy(source: &Source<'_>) -> Self {
+    ///
+    /// # Errors
+    /// `Io` if one does not verify that did when it was planned: the file was read twice.
+    pub(crate) fn copy(source: &Source<'_>) -> Result<Self> {
         let mut copied = Self::none(source.from.seq.max(source.least_seq));
-        let (mut at, mut begins) = (source.from.offset, FRAMES_AT);
+        let (mut at, mut begins, mut seq) = (source.from.offset, FRAMES_AT, source.from.seq);
         while at < source.to.offset {
-            let Some(header) = frame::peek(source.frames, at) else { break };
+            let header = frame::decode(source.frames, at, source.of).filter(|header| header.seq == seq);
+            let Some(header) = header else { return Err(source.changed()) };
             let end = at + header.frame_size();
+            seq += 1;
             if header.seq >= source.least_seq {
                 let commit = header.commit || end <= source.whole.start || at >= source.whole.end;
                 copied.add(frame::payload(source.frames, at, &header), &header, commit, begins, source.salt);
@@ -56,7 +73,7 @@ impl Frames {
             }
             at = end;
         }
-        copied
+        if (at, seq) == (source.to.offset, source.to.seq) { Ok(copied) } else { Err(source.changed()) }
     }
 
     /// Adds a frame of the batch that begins at `begins`: where a batch begins, a later repair sees by the claim.

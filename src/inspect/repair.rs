@@ -125,8 +125,9 @@ impl Work<'_> {
                 let salt = self.draw()?;
                 let (from_mark, to) = (stretch.whole_from, stretch.whole_to);
                 let whole = from_mark.offset..to.offset;
-                let frames =
-                    Frames::copy(&Source { frames: &bytes.frames, from: from_mark, to, whole, least_seq: 0, salt });
+                let (path, of, frames) = (self.storage.path(name.as_str()), from.salt, &bytes.frames[..]);
+                let source = Source { path, of, frames, from: from_mark, to, whole, least_seq: 0, salt };
+                let frames = Frames::copy(&source)?;
                 // What was made by an earlier repair stands where the segment stood that was damaged first.
                 let first = bytes.identity().map(|identity| identity.replaces).filter(|ordinal| *ordinal != 0);
                 let (created, replaces) = (*created, first.unwrap_or(from.ordinal));

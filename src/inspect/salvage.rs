@@ -88,7 +88,7 @@ impl Copy<'_> {
                 Some((of, bytes)) if of == entry.ordinal => bytes,
                 _ => Loaded::read(self.from, file_name(entry.ordinal).as_str(), entry.capacity as usize)?,
             };
-            self.copy(&bytes, created, &stretch, &mut next_seq)?;
+            self.copy(&bytes, entry, created, &stretch, &mut next_seq)?;
             loaded = Some((entry.ordinal, bytes));
         }
         let base_seq = match &found.tail {
@@ -107,13 +107,22 @@ impl Copy<'_> {
         })
     }
 
-    fn copy(&mut self, bytes: &Loaded, created: u64, stretch: &Stretch, next_seq: &mut u64) -> Result<()> {
+    fn copy(
+        &mut self,
+        bytes: &Loaded,
+        entry: &Entry,
+        created: u64,
+        stretch: &Stretch,
+        next_seq: &mut u64,
+    ) -> Result<()> {
         let least_seq = self.survey.found.manifest.header.first_seq;
         self.gap(*next_seq, stretch.from.seq)?;
         let salt = draw_salt(self.out, &self.salts())?;
         let whole = stretch.whole_from.offset..stretch.whole_to.offset;
         let (from, to) = (stretch.from, stretch.to);
-        let frames = Frames::copy(&Source { frames: &bytes.frames, from, to, whole, least_seq, salt });
+        let path = self.from.path(file_name(entry.ordinal).as_str());
+        let source = Source { path, of: entry.salt, frames: &bytes.frames, from, to, whole, least_seq, salt };
+        let frames = Frames::copy(&source)?;
         self.write(&frames, salt, created)?;
         let shown = |from: u64, to: u64| to.saturating_sub(from.max(least_seq));
         self.done.records += frames.count();
