@@ -31,7 +31,8 @@ const UNSAID: u32 = 1024;
 /// Follows a log: shows every record in order, waits for more, and goes on over rotations.
 ///
 /// A tail keeps the segment it stands in mapped, whatever becomes of its file. What it shows is what is published,
-/// unless it was told to show what is [durable](Tail::durable_only).
+/// unless it was told to show what is [durable](Tail::durable_only). What was there when it last looked is shown even if
+/// it is cut off meanwhile; the cut is told then.
 ///
 /// ```
 /// # fn main() -> Result<(), mmap_wal::Error> {
