@@ -478,6 +478,22 @@ fn what_was_cut_off_at_the_back_does_not_come_back() {
 }
 
 #[test]
+fn what_a_reset_dropped_does_not_come_back() {
+    let dir = scratch();
+    let wal = options().spare_segments(8).open(dir.path()).expect("a new log");
+    fill(&wal, 60);
+    wal.reset(100).expect("a reset");
+    fill(&wal, 3);
+    let killed = files_of(dir.path());
+    assert!(killed.contains_key(&segment(1)), "dropped files wait to be used again");
+    for files in without_manifest(&killed) {
+        let (dir, plan, wal) = repaired(&files);
+        assert_eq!((ranges(&plan), numbers(&wal)), (vec![], (vec![100, 101, 102], vec![])), "{plan}");
+        goes_on(dir, wal);
+    }
+}
+
+#[test]
 fn a_lost_manifest_and_damaged_segments_are_repaired_together() {
     let mut files = killed(60);
     flip(&mut files, 2, at(3) + 30);

@@ -20,8 +20,8 @@ pub(crate) struct Rebuilt {
     pub(crate) manifest: Manifest,
     /// Files that say nothing or something else, and why they go.
     pub(crate) aside: Vec<(String, &'static str)>,
-    /// How many bytes of frames there may be in files behind the active segment that do not say what they are: the log may have gone
-    /// on in them.
+    /// How many bytes of frames there may be in files behind the active segment that do not say what they are: the log
+    /// may have gone on in them.
     pub(crate) unknown: u64,
 }
 
@@ -39,6 +39,8 @@ struct File {
     closed: Option<u64>,
     /// Whether its words say that something in it was cut off.
     is_cut: bool,
+    /// Whether all that was ever visible in it verifies.
+    is_whole: bool,
 }
 
 impl File {
@@ -60,6 +62,7 @@ impl File {
         let word = get_u64(&loaded.head, PUBLISHED_AT);
         let published = (word & !(CLOSED | CUT)).min(self.identity.capacity) as usize;
         (self.end_offset, self.end_seq, self.is_cut) = (end.offset, end.seq, word & CUT != 0);
+        self.is_whole = end.offset == published;
         // Records that do not verify may stand between.
         self.closed = (word & CLOSED != 0).then(|| found.reach(published) + 1);
     }
@@ -131,7 +134,17 @@ fn by_ordinal(listed: &[Listed]) -> Vec<(&str, u64)> {
 
 fn entry_of(identity: &Identity) -> Entry {
     let virgin = true;
-    File { identity: *identity, virgin, base_seq: None, end_offset: 0, end_seq: 0, closed: None, is_cut: false }.entry()
+    File {
+        identity: *identity,
+        virgin,
+        base_seq: None,
+        end_offset: 0,
+        end_seq: 0,
+        closed: None,
+        is_cut: false,
+        is_whole: false,
+    }
+    .entry()
 }
 
 /// What a file is whose header is lost, if its words tell the salt and frames verify with it.
@@ -241,7 +254,7 @@ fn file(identity: Identity, loaded: &Loaded, next_seq: u64) -> File {
         let is_used = !found.stretches.is_empty() || (ordinal == 1 && !scan::is_zero(&loaded.head[PAGE..]));
         is_used.then_some(base_seq)
     });
-    File { identity, virgin, base_seq, end_offset: 0, end_seq: 0, closed: None, is_cut: false }
+    File { identity, virgin, base_seq, end_offset: 0, end_seq: 0, closed: None, is_cut: false, is_whole: false }
 }
 
 fn found(file: &File, loaded: &Loaded, base_seq: u64, below: u64) -> Found {
@@ -271,6 +284,11 @@ fn entries(storage: &Storage, files: &[File], aside: &mut Vec<(String, &'static 
                 file_name(file.identity.ordinal).as_str().to_owned(),
                 "all its records were cut off, or are in a later segment",
             ));
+            continue;
+        }
+        // Cut, and the log went on behind its end and not in it: that was a reset, which dropped it whole.
+        if file.is_cut && file.is_whole && file.end_seq < below {
+            aside.push((file_name(file.identity.ordinal).as_str().to_owned(), "a reset dropped it"));
             continue;
         }
         let name = file_name(file.identity.ordinal);
