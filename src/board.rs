@@ -39,6 +39,11 @@ impl Board {
             *shown = Some(Instant::now());
         }
     }
+
+    /// Whether anything was shown in this life of the log.
+    pub(crate) fn has_shown(&self) -> bool {
+        lock(&self.shown).is_some()
+    }
 }
 
 /// Opens the page, making it whole: nothing is written to it later for which there might be no space.

@@ -41,6 +41,8 @@ pub(crate) struct Engine {
     /// Nothing was appended for a while, and the thread that keeps the delay waits to be called. Changed under the
     /// writer's lock.
     dozing: AtomicBool,
+    /// Something has happened in this log since it was opened.
+    changed: AtomicBool,
     ahead: Mutex<Ahead>,
     /// Where the log shows itself, if it can, and since when it has been open.
     board: Option<(Board, u64)>,
@@ -96,6 +98,7 @@ impl Engine {
             segment_waits: Counter::new(0),
             callback: AtomicUsize::new(0),
             dozing: AtomicBool::new(false),
+            changed: AtomicBool::new(false),
             ahead: Mutex::default(),
             board,
             index_budget,
@@ -262,8 +265,19 @@ impl Engine {
     /// Has shown to others what changed though nothing was appended. What changed was changed under the lock under which
     /// the thread looks for the last time before it dozes, so it was seen then, or the thread is found dozing here.
     pub(crate) fn show_soon(&self) {
+        self.changed.store(true, Ordering::Relaxed);
         if self.dozing.load(Ordering::Relaxed) {
             self.commit.sync_bell.ring();
+        }
+    }
+
+    /// Shows the log to others, as [`Engine::show`] does, from the first change on: `moved` is one.
+    pub(crate) fn show_changes(&self, moved: bool, now: bool) {
+        if moved {
+            self.changed.store(true, Ordering::Relaxed);
+        }
+        if self.changed.load(Ordering::Relaxed) {
+            self.show(now);
         }
     }
 
@@ -388,7 +402,8 @@ impl Engine {
         }
         // A leader that was overtaken by a failure still holds a file that is about to be another writer's.
         self.commit.await_leader();
-        if let Some((board, opened)) = &self.board {
+        let happened = self.changed.load(Ordering::Relaxed) || self.written.records.load(Ordering::Relaxed) > 0;
+        if let Some((board, opened)) = self.board.as_ref().filter(|(board, _)| happened || board.has_shown()) {
             board.show(true, || self.shown(0, *opened));
         }
         synced.and(closed)

@@ -1,9 +1,11 @@
 //! A log as another process sees it: read-only, without the writer's lock, whether a writer lives or not.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::format::manifest::Entry;
 use crate::format::name::READERS;
 use crate::index::Budget;
 use crate::manifest::{Manifest, ManifestFile};
@@ -72,11 +74,14 @@ pub(crate) fn attend(storage: &Storage) -> Result<Arc<StoredFile>> {
 
 /// Everything that is there now.
 pub(crate) fn snapshot(storage: &Storage, readers: &Arc<StoredFile>) -> Result<Snapshot> {
+    let mut mapped = Mapped::new();
     let (observed, segments) = settled(storage, |storage, manifest| {
         check_files(storage, &manifest.entries, &storage.list()?)?;
+        // First: there may be many, and beside a fast writer the rest must not take long.
+        let sealed = attach_sealed(storage, manifest, &mut mapped)?;
         let examined = examine(storage, manifest, Access::Shared)?;
         let observed = Observed { manifest: manifest.clone(), examined };
-        let segments = attach(storage, &observed)?;
+        let segments = attach(storage, &observed, sealed)?;
         // What ends in a spare was put together from two files: a reset between the two would mix two lives.
         if observed.examined.judged.judged != 0 && present(storage)? != *manifest {
             let source = std::io::Error::other("the log changes while it is read");
@@ -140,26 +145,38 @@ fn open_readers(storage: &Storage) -> Result<StoredFile> {
     }
 }
 
-/// Maps every segment, so that what is shown stays when the writer removes files.
-fn attach(storage: &Storage, observed: &Observed) -> Result<Vec<Arc<Segment>>> {
-    let Observed { manifest, examined } = observed;
-    let log_id = manifest.header.log_id;
-    let mut entries = manifest.sealed().to_vec();
-    let last = examined.last().entry;
-    if let Some((end, last_seq)) = examined.judged.completed {
-        entries.push(crate::format::manifest::Entry { end_offset: end as u64, last_seq, ..*manifest.active() });
-    }
-    let mut segments = Vec::with_capacity(entries.len() + 1);
-    for entry in entries {
-        let segment = Segment::sealed(storage, entry, log_id);
-        match segment.map() {
-            // Damage in a sealed segment is not the whole log's: the replay that comes to it says so.
-            Err(Error::Corrupt(_) | Error::Foreign(_)) => {}
-            other => drop(other?),
-        }
+/// Sealed segments that an earlier look has mapped.
+type Mapped = HashMap<Entry, Arc<Segment>>;
+
+/// Maps every sealed segment, so that what is shown stays when the writer removes files; those in `mapped` are.
+fn attach_sealed(storage: &Storage, manifest: &Manifest, mapped: &mut Mapped) -> Result<Vec<Arc<Segment>>> {
+    let mut segments = Vec::with_capacity(manifest.sealed().len() + 2);
+    for entry in manifest.sealed() {
+        let segment = match mapped.get(entry) {
+            Some(segment) => Arc::clone(segment),
+            None => {
+                let segment = Segment::sealed(storage, *entry, manifest.header.log_id);
+                segment.map()?;
+                mapped.insert(*entry, Arc::clone(&segment));
+                segment
+            }
+        };
         segments.push(segment);
     }
-    let entry = crate::format::manifest::Entry { base_seq: examined.judged.base_seq, ..last };
+    Ok(segments)
+}
+
+/// Maps the unsealed segments behind the sealed ones.
+fn attach(storage: &Storage, observed: &Observed, mut segments: Vec<Arc<Segment>>) -> Result<Vec<Arc<Segment>>> {
+    let Observed { manifest, examined } = observed;
+    let last = examined.last().entry;
+    if let Some((end, last_seq)) = examined.judged.completed {
+        let entry = Entry { end_offset: end as u64, last_seq, ..*manifest.active() };
+        let segment = Segment::sealed(storage, entry, manifest.header.log_id);
+        segment.map()?;
+        segments.push(segment);
+    }
+    let entry = Entry { base_seq: examined.judged.base_seq, ..last };
     segments.push(Segment::view(storage, entry, examined.end())?);
     let budget = Budget::new(INDEX_MEMORY);
     segments.iter().for_each(|segment| segment.index().draw_on(&budget));

@@ -73,7 +73,10 @@ impl Options {
         let report = recovered.report.clone();
         let engine = Arc::new(Engine::assemble(storage, &options, recovered));
         let mut wal = Wal { engine, lock: Mutex::new(Some(lock_file)), worker: None, report };
-        wal.engine.show(true);
+        // Another open writes no page more than it must, and shows itself when something happens.
+        if wal.report.created {
+            wal.engine.show(true);
+        }
         if wal.engine.threaded {
             // If no thread can be had, what is dropped here closes the log.
             wal.worker = Some(worker::start(&wal.engine)?);

@@ -71,12 +71,12 @@ fn keep_prepared(engine: &Engine) {
 
 /// Syncs what is awaited or due, wakes those who wait, keeps the pages ahead writable, and shows the log to others.
 fn keep_durable(engine: &Engine) {
-    let mut rounds = Rounds::new(engine.mode);
+    let mut rounds = Rounds::new(engine);
     while rounds.wait(engine) != Call::Over {
         if rounds.is_due(engine) {
             sync(engine);
         }
-        engine.show(false);
+        engine.show_changes(rounds.moved, false);
         engine.commit.wake_due();
     }
     engine.commit.wake_due();
@@ -109,21 +109,24 @@ struct Rounds {
     /// The last look, and the last record and the last durable one that it found.
     looked: Instant,
     found: (u64, u64),
+    /// Whether that was new.
+    moved: bool,
     /// Looks since something was appended or became durable.
     quiet: u32,
     dozing: bool,
 }
 
 impl Rounds {
-    fn new(mode: SyncMode) -> Self {
-        Self { mode, due: None, looked: Instant::now(), found: (0, 0), quiet: 0, dozing: false }
+    fn new(engine: &Engine) -> Self {
+        let (mode, found) = (engine.mode, engine.progress());
+        Self { mode, due: None, looked: Instant::now(), found, moved: false, quiet: 0, dozing: false }
     }
 
     /// Waits until somebody calls, or it is time to look.
     fn wait(&mut self, engine: &Engine) -> Call {
         self.dozing = self.quiet >= QUIET_LOOKS && engine.doze();
         if self.dozing {
-            engine.show(true);
+            engine.show_changes(false, true);
         }
         let call = engine.commit.sync_bell.wait(self.patience());
         if self.dozing {
@@ -150,7 +153,8 @@ impl Rounds {
             engine.look_ahead();
         }
         let found = engine.progress();
-        self.quiet = if found == self.found { self.quiet.saturating_add(1) } else { 0 };
+        self.moved = found != self.found;
+        self.quiet = if self.moved { 0 } else { self.quiet.saturating_add(1) };
         self.found = found;
         let before = std::mem::replace(&mut self.looked, Instant::now());
         let due = engine.commit.is_awaited() || self.is_window_over(found.0.saturating_sub(found.1), before);

@@ -288,7 +288,7 @@ fn a_log_that_does_not_fit_is_created_when_it_does() {
             filler.set_len(len.checked_sub(step).expect("a log fits an empty disk")).expect("a shorter filler");
             filler.sync_all().expect("a sync");
         };
-        assert!(refused > 16, "one segment is not enough: {refused}");
+        assert!(refused > 0, "it fitted at once");
         assert!(wal.recovery().created);
         assert_eq!((wal.positions().first, wal.positions().last), (1, 0));
         let last = fill(&wal);

@@ -81,7 +81,7 @@ fn a_gap_is_shown_once_and_gone_over() {
     let dir = scratch();
     write_files(dir.path(), &files);
     let snapshot = Reader::open(dir.path()).and_then(|reader| reader.snapshot()).expect("a snapshot");
-    assert_eq!(shown(&snapshot).0.len(), 4);
+    assert_eq!(shown(&snapshot).0.len(), 5);
     let gaps = snapshot.replay(0).expect("a replay").filter_map(Result::err);
     assert_eq!(gaps.map(|e| e.to_string()).collect::<Vec<_>>().len(), 1);
     assert_eq!(parse(&files).gaps, [(5, 8)]);

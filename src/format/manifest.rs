@@ -56,7 +56,7 @@ pub(crate) struct Header {
 }
 
 /// One segment, as the manifest names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Entry {
     pub(crate) ordinal: u64,
     pub(crate) salt: u32,

@@ -9,7 +9,8 @@ use crate::format::stats::{Counts, Slot, Writer};
 use crate::live::Positions;
 use crate::storage::Storage;
 
-/// What a log shows of itself while it is open for writing: at most a tenth of a second old, while anything happens.
+/// What a log shows of itself while it is open for writing: at most a tenth of a second old, while anything happens. One
+/// that was opened again is shown from when something happens in it.
 ///
 /// It comes from the file `STATS`, which is no part of the log and which nothing relies upon.
 #[derive(Clone, Debug, PartialEq, Eq)]
