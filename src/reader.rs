@@ -77,11 +77,12 @@ pub(crate) fn snapshot(storage: &Storage, readers: &Arc<StoredFile>) -> Result<S
     let mut mapped = Mapped::new();
     let (observed, segments) = settled(storage, |storage, manifest| {
         check_files(storage, &manifest.entries, &storage.list()?)?;
-        // First: there may be many, and beside a fast writer the rest must not take long.
-        let sealed = attach_sealed(storage, manifest, &mut mapped)?;
+        // First: there may be many, and beside a fast writer the rest must not take long. What is wrong with them is told
+        // last.
+        let sealed = attach_sealed(storage, manifest, &mut mapped);
         let examined = examine(storage, manifest, Access::Shared)?;
         let observed = Observed { manifest: manifest.clone(), examined };
-        let segments = attach(storage, &observed, sealed)?;
+        let segments = attach(storage, &observed, sealed?)?;
         // What ends in a spare was put together from two files: a reset between the two would mix two lives.
         if observed.examined.judged.judged != 0 && present(storage)? != *manifest {
             let source = std::io::Error::other("the log changes while it is read");
