@@ -157,7 +157,7 @@ fn attach_sealed(storage: &Storage, manifest: &Manifest, mapped: &mut Mapped) ->
             Some(segment) => Arc::clone(segment),
             None => {
                 let segment = Segment::sealed(storage, *entry, manifest.header.log_id);
-                segment.map()?;
+                map_unless_damaged(&segment)?;
                 mapped.insert(*entry, Arc::clone(&segment));
                 segment
             }
@@ -167,6 +167,14 @@ fn attach_sealed(storage: &Storage, manifest: &Manifest, mapped: &mut Mapped) ->
     Ok(segments)
 }
 
+/// Maps the segment. Damage in a sealed one is not the whole log's: the replay that comes to it says so.
+fn map_unless_damaged(segment: &Segment) -> Result<()> {
+    match segment.map() {
+        Err(Error::Corrupt(_) | Error::Foreign(_)) => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
 /// Maps the unsealed segments behind the sealed ones.
 fn attach(storage: &Storage, observed: &Observed, mut segments: Vec<Arc<Segment>>) -> Result<Vec<Arc<Segment>>> {
     let Observed { manifest, examined } = observed;
@@ -174,7 +182,7 @@ fn attach(storage: &Storage, observed: &Observed, mut segments: Vec<Arc<Segment>
     if let Some((end, last_seq)) = examined.judged.completed {
         let entry = Entry { end_offset: end as u64, last_seq, ..*manifest.active() };
         let segment = Segment::sealed(storage, entry, manifest.header.log_id);
-        segment.map()?;
+        map_unless_damaged(&segment)?;
         segments.push(segment);
     }
     let entry = Entry { base_seq: examined.judged.base_seq, ..last };
