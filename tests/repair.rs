@@ -1,14 +1,14 @@
 //! Proves that a repair keeps every record that verifies in a whole batch, loses nothing else than its plan says, gives no
-//! number again, deletes no byte, and can be done again after an error or a crash at any of its steps; and that a salvage
-//! copies every record that is undamaged. Damage is a range of bytes, a missing or foreign file, or a lost manifest.
-//! Does not prove anything about a loss of power in a repair (a crash here keeps what was written), or about devices that
-//! fail to read.
+//! number again, deletes no byte, and can be done again after an error, a kill or a loss of power at any of its steps; and
+//! that a salvage copies every record that is undamaged. Damage is a range of bytes, a missing or foreign file, or a lost
+//! manifest. Does not prove anything about devices that fail to read.
 #![allow(missing_docs)]
 
 mod fixture;
 mod reference;
+mod simulator;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -20,6 +20,11 @@ use mmap_wal::inspect::{Log, RepairPlan};
 use mmap_wal::{Act, Background, Error, Observer, Options, Snapshot, SyncMode, Wal};
 use proptest::prelude::*;
 use reference::{Files, Rec};
+use simulator::disk::Disk;
+use simulator::image::{Doubts, Image};
+use simulator::machine::Machine;
+use simulator::model::Model;
+use simulator::rng::Rng;
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -692,8 +697,50 @@ fn check_finishes(dir: &tempfile::TempDir, files: &Files, seqs: &[u64], planned:
     drop(log);
     let wal = options().open(dir.path()).unwrap_or_else(|e| panic!("{step}: {e}"));
     assert_eq!(numbers(&wal).0, seqs, "{step}");
-    assert_nothing_is_gone(files, &files_of(dir.path()), planned);
+    // What a power failure left of a new segment may count as a lost one, and the log then goes on in a spare.
+    let last = if plan.next_seq.is_some() { &plan } else { planned };
+    assert_nothing_is_gone(files, &files_of(dir.path()), last);
     fill(&wal, 20);
+}
+
+/// A disk that holds `files`, all of it durable.
+fn disk_of(files: &Files) -> Disk {
+    let mut image = Image::default();
+    for (node, (name, bytes)) in files.iter().enumerate() {
+        image.files.insert(name.clone(), node);
+        image.contents.insert(node, Arc::new(bytes.clone()));
+    }
+    Disk::of(&image)
+}
+
+#[test]
+fn after_a_power_failure_at_any_step_a_repair_done_again_finishes() {
+    let mut states = HashSet::new();
+    for (case, (files, seqs)) in damaged_logs().into_iter().enumerate() {
+        let dir = directory(&files);
+        let planned = Log::open(dir.path()).expect("a log").plan_repair().expect("a plan");
+        let machine = Machine::new(dir.path(), disk_of(&files_of(dir.path())), &Arc::new(Model::new()), 7);
+        machine.record();
+        let log = Log::open_observed(dir.path(), Some(Arc::clone(&machine) as _)).expect("a log");
+        log.repair(&planned).expect("a repair");
+        drop(log);
+        let mut rng = Rng::new(case as u64 + 1);
+        let (moments, _) = machine.kill();
+        assert!(moments.len() > 10, "{case}: {}", moments.len());
+        for moment in moments {
+            let doubts = Doubts::of(&moment.disk);
+            for choice in doubts.choices(8, 12, &mut rng) {
+                let image = doubts.image(&choice);
+                if states.insert((case, image.digest())) {
+                    let dir = scratch();
+                    image.materialise(dir.path()).expect("the state");
+                    check_finishes(&dir, &files, &seqs, &planned, &format!("case {case} before {}", moment.before));
+                }
+            }
+        }
+    }
+    println!("{} distinct states", states.len());
+    assert!(states.len() > 200, "{}", states.len());
 }
 
 #[test]

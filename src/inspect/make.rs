@@ -10,8 +10,12 @@ use crate::format::segment::{
     BEGUN_AT, CLOSED, DURABLE_AT, FRAMES_AT, IDENTITY_AT, IDENTITY_LEN, Identity, MIN_CAPACITY, PUBLISHED_AT, checked,
 };
 use crate::inspect::runs::Mark;
+use crate::manifest::remove_if_there;
 use crate::segment::file_name;
 use crate::storage::Storage;
+
+/// What follows the name of a segment that is being made.
+const UNFINISHED: &str = ".new";
 
 /// How much is written by one call.
 const CHUNK: usize = 1 << 20;
@@ -115,14 +119,19 @@ pub(crate) fn write_sealed(
     made: &mut Vec<String>,
 ) -> Result<Entry> {
     let name = file_name(identity.ordinal);
-    let file = storage.create(name.as_str())?;
-    made.push(name.as_str().to_owned());
+    // Without a manifest a segment that is there in part would count as a lost one: it gets its name when it is whole.
+    let unfinished = format!("{}{UNFINISHED}", name.as_str());
+    remove_if_there(storage, &unfinished)?;
+    let file = storage.create(&unfinished)?;
+    made.push(unfinished.clone());
     file.allocate(identity.capacity)?;
     file.write_at(&head(identity, frames), 0)?;
     for (i, chunk) in frames.bytes.chunks(CHUNK).enumerate() {
         file.write_at(chunk, (FRAMES_AT + i * CHUNK) as u64)?;
     }
     file.sync()?;
+    storage.rename(&unfinished, name.as_str())?;
+    made.push(name.as_str().to_owned());
     Ok(Entry {
         ordinal: identity.ordinal,
         salt: identity.salt,

@@ -89,8 +89,8 @@ pub(crate) fn rebuild(storage: &Storage, listed: &[Listed]) -> Result<Rebuilt> {
         match identity {
             None => {
                 aside.push((name.to_owned(), "it does not say what it is"));
-                // Nothing was ever synced to a file that is zero whole.
-                let is_empty = scan::is_zero(&loaded.head) && scan::is_zero(&loaded.frames);
+                // The first sync of a segment would have covered its words.
+                let is_empty = scan::is_zero(&loaded.head[PAGE..]) && scan::is_zero(&loaded.frames);
                 unknown.push((ordinal, if is_empty { 0 } else { loaded.frames.len() as u64 }));
             }
             Some(identity) if identity.ordinal != ordinal => {
