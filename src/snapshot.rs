@@ -65,9 +65,9 @@ impl Snapshot {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Truncated`] if records above `after` were truncated, [`Error::Ahead`] if `after` was never appended;
-    /// [`Error::Corrupt`], [`Error::MissingSegment`] or [`Error::Io`] if the way there is damaged. The iterator yields
-    /// [`Error::Gap`] where a repair left records out and goes on behind it; after any other error it is finished.
+    /// [`Error::Truncated`](crate::Error::Truncated) if records above `after` were truncated, [`Error::Ahead`](crate::Error::Ahead) if `after` was never appended;
+    /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) if the way there is damaged. The iterator yields
+    /// [`Error::Gap`](crate::Error::Gap) where a repair left records out and goes on behind it; after any other error it is finished.
     pub fn replay(&self, after: u64) -> Result<Replay<'_>> {
         Ok(Replay { view: &self.view, cursor: Cursor::behind(&self.view, after)? })
     }
@@ -92,7 +92,7 @@ impl Snapshot {
     /// The record `seq`; `None` if it is not in this view.
     ///
     /// # Errors
-    /// [`Error::Corrupt`], [`Error::MissingSegment`] or [`Error::Io`] if the way there is damaged.
+    /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) if the way there is damaged.
     pub fn get(&self, seq: u64) -> Result<Option<Record<'_>>> {
         let view = &self.view;
         let Some(index) = view.segment_of(seq).filter(|_| seq >= view.first_seq) else { return Ok(None) };
