@@ -42,6 +42,8 @@ pub enum Bug {
     RestartBeforeCut,
     /// The end of a sync wakes nobody.
     SyncWakesNobody,
+    /// Whoever is woken to lead and has lost patience goes without waking another.
+    LeaderNotPassedOn,
     /// A failure wakes nobody.
     FailureWakesNobody,
     /// A close wakes nobody.

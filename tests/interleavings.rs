@@ -44,6 +44,11 @@ fn appends_share_syncs_and_none_is_acknowledged_before_its_own() {
 }
 
 #[test]
+fn whoever_loses_patience_leaves_nobody_waiting() {
+    in_every_order(scenarios::impatient);
+}
+
+#[test]
 fn a_failed_sync_is_told_to_everybody_who_waits() {
     in_every_order(scenarios::failed_sync);
 }

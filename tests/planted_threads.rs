@@ -26,8 +26,9 @@ use shuttle::FailurePersistence;
 use simulator::threads::Campaign;
 
 /// What shows a bug of threads without a crash.
-const SHOWN: [(Bug, Scenario); 15] = [
+const SHOWN: [(Bug, Scenario); 16] = [
     (Bug::SyncWakesNobody, scenarios::group_commit),
+    (Bug::LeaderNotPassedOn, scenarios::impatient),
     (Bug::DurableBeforeSync, scenarios::group_commit),
     (Bug::TwoLeaders, scenarios::group_commit),
     (Bug::SyncedTooFar, scenarios::group_commit),

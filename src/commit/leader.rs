@@ -3,11 +3,25 @@
 use std::io;
 use std::time::Duration;
 
-use super::{Commit, Job, State};
+use super::{Commit, State};
 use crate::error::Error;
-use crate::planted::{Bug, planted};
+use crate::segment::{End, Segment};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard, lock};
+
+/// What a leader has to sync.
+pub(super) struct Job {
+    pub(super) segment: Arc<Segment>,
+    pub(super) from: usize,
+    pub(super) to: End,
+}
+
+impl Job {
+    /// The last record that it syncs.
+    pub(super) fn last_seq(&self) -> u64 {
+        self.segment.base_seq() + self.to.count - 1
+    }
+}
 
 /// The right to sync; given up on every path, a panic included.
 pub(super) struct Leadership<'a> {
@@ -39,9 +53,6 @@ impl<'a> Leadership<'a> {
             commit.upkeep_bell.end();
         }
         state.leading = false;
-        if !planted(Bug::SyncWakesNobody) {
-            state.notify(&commit.changed);
-        }
         commit.watch.tell();
         state
     }

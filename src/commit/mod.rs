@@ -6,6 +6,7 @@
 //! second sync would succeed without having written them.
 
 mod leader;
+mod turns;
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -17,12 +18,13 @@ use crate::event::Syncs;
 use crate::format::segment::FRAMES_AT;
 use crate::live::{Live, Positions};
 use crate::planted::{Bug, planted};
-use crate::segment::{End, Segment};
+use crate::segment::Segment;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Arc, Condvar, Instant, Mutex, MutexGuard, lock, wait, wait_at_most};
+use crate::sync::{Arc, Instant, Mutex, MutexGuard, lock};
 use crate::wakers::{self, Wakers};
 use crate::watch::{Watch, Watching};
-use leader::Leadership;
+use leader::{Job, Leadership};
+use turns::{Bench, Turns};
 
 /// A segment that is not known to be durable whole.
 struct Part {
@@ -30,19 +32,11 @@ struct Part {
     synced: usize,
 }
 
-/// What a leader has to sync.
-struct Job {
-    segment: Arc<Segment>,
-    from: usize,
-    to: End,
-}
-
 struct State {
     live: Live,
     parts: VecDeque<Part>,
     leading: bool,
-    /// How many threads wait for a change: nobody is woken, by a system call, if there is none.
-    waiting: usize,
+    turns: Turns,
     failure: Option<Arc<Error>>,
     closed: bool,
     wakers: Wakers,
@@ -54,7 +48,7 @@ struct State {
 /// The state, and who waits for it to change.
 pub(crate) struct Commit {
     state: Mutex<State>,
-    changed: Condvar,
+    bench: Bench,
     /// Failed or closed: looked at before every append without taking the lock.
     refusing: AtomicBool,
     durable_seq: AtomicU64,
@@ -79,14 +73,14 @@ impl Commit {
                 live,
                 parts: VecDeque::from([part]),
                 leading: false,
-                waiting: 0,
+                turns: Turns::default(),
                 failure: None,
                 closed: false,
                 wakers: Wakers::default(),
                 syncs: Syncs::default(),
                 cuts: Vec::new(),
             }),
-            changed: Condvar::new(),
+            bench: Bench::default(),
             refusing: AtomicBool::new(false),
             sync_bell: Doorbell::default(),
             upkeep_bell: Doorbell::default(),
@@ -154,7 +148,7 @@ impl Commit {
     pub(crate) fn await_leader(&self) {
         let mut state = lock(&self.state);
         while state.leading {
-            state = self.wait(state);
+            state = self.wait(state, 0, None);
         }
     }
 
@@ -227,12 +221,7 @@ impl Commit {
     /// # Errors
     /// `Poisoned` if the sync failed, or an earlier one; `TruncatedBack` if the record was cut off.
     pub(crate) fn sync_to(&self, seq: u64, epoch: usize) -> Result<()> {
-        let mut state = lock(&self.state);
-        while !state.is_durable(seq, epoch)? {
-            state.refuse_if_failed()?;
-            state = if state.leading { self.wait(state) } else { self.lead(state)? };
-        }
-        Ok(())
+        self.attend(seq, epoch, None).map(|_| ())
     }
 
     /// As [`Commit::sync_to`], for at most `patience`; `false` if that was not enough.
@@ -240,17 +229,39 @@ impl Commit {
     /// # Errors
     /// `Poisoned` if the sync failed, or an earlier one.
     pub(crate) fn sync_within(&self, seq: u64, epoch: usize, patience: Duration) -> Result<bool> {
-        let deadline = Instant::now().checked_add(patience);
+        self.attend(seq, epoch, Some(patience))
+    }
+
+    fn attend(&self, seq: u64, epoch: usize, patience: Option<Duration>) -> Result<bool> {
+        let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
+        let left = || {
+            let until = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+            deadline.map(until).or(patience)
+        };
         let mut state = lock(&self.state);
-        while !state.is_durable(seq, epoch)? {
-            state.refuse_if_failed()?;
-            let left = deadline.map_or(patience, |deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                return Ok(false);
+        loop {
+            let stands = state.stands(seq, epoch);
+            let left = if matches!(stands, Ok(false)) { left() } else { Some(Duration::ZERO) };
+            if left.is_some_and(|left| left.is_zero()) {
+                self.leave(state);
+                return stands;
             }
-            state = if state.leading { self.wait_at_most(state, left) } else { self.lead(state)? };
+            if state.leading {
+                state = self.wait(state, seq, left);
+            } else {
+                self.lead(state)?;
+                state = lock(&self.state);
+            }
         }
-        Ok(true)
+    }
+
+    /// Goes; whoever goes without having led may be the one who was woken to lead.
+    fn leave(&self, state: MutexGuard<'_, State>) {
+        if !state.leading && !planted(Bug::LeaderNotPassedOn) {
+            let call = state.turns.pass_on();
+            drop(state);
+            self.bench.wake(call);
+        }
     }
 
     /// Waits until fewer than `limit` records up to `seq` are not durable, leading if nobody else will.
@@ -303,7 +314,7 @@ impl Commit {
         if planted(Bug::FailureWakesNobody) && state.failure.is_some() {
             return;
         }
-        state.notify(&self.changed);
+        self.bench.wake_all(&state.turns);
         state.wakers.everybody();
         self.watch.tell();
         drop(state);
@@ -334,24 +345,16 @@ impl Commit {
         lock(&self.state).is_durable(seq, epoch).map(|_| ())
     }
 
-    fn wait<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        state.waiting += 1;
-        state = wait(&self.changed, state);
-        state.waiting -= 1;
-        state
-    }
-
-    fn wait_at_most<'a>(&'a self, mut state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
-        state.waiting += 1;
-        state = wait_at_most(&self.changed, &self.state, state, limit);
-        state.waiting -= 1;
-        state
+    fn wait<'a>(&'a self, state: MutexGuard<'a, State>, seq: u64, limit: Option<Duration>) -> MutexGuard<'a, State> {
+        self.bench.wait(&self.state, state, |state| &mut state.turns, seq, limit)
     }
 
     /// Syncs everything that is published now, without holding the lock meanwhile.
-    fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Result<MutexGuard<'a, State>> {
+    fn lead(&self, mut state: MutexGuard<'_, State>) -> Result<()> {
         let jobs = state.jobs();
         state.leading = !planted(Bug::TwoLeaders);
+        let taken = jobs.iter().flatten().last().map_or(state.live.durable_seq, Job::last_seq);
+        state.turns.begin(taken);
         if planted(Bug::DurableBeforeSync) {
             jobs.iter().flatten().try_for_each(|job| state.synced(job))?;
         }
@@ -372,15 +375,22 @@ impl Commit {
         if !planted(Bug::SyncForgetsWakers) && state.wakers.durable(durable) {
             self.sync_bell.ring();
         }
-        Ok(state)
+        let call = state.turns.end();
+        if state.failure.is_some() {
+            self.bench.wake_all(&state.turns);
+        }
+        drop(state);
+        if !planted(Bug::SyncWakesNobody) {
+            self.bench.wake(call);
+        }
+        Ok(())
     }
 }
 
 impl State {
-    fn notify(&self, changed: &Condvar) {
-        if self.waiting > 0 {
-            changed.notify_all();
-        }
+    /// As [`State::is_durable`]; an error if it cannot be any more.
+    fn stands(&self, seq: u64, epoch: usize) -> Result<bool> {
+        Ok(self.is_durable(seq, epoch)? || self.refuse_if_failed().map(|()| false)?)
     }
 
     /// Whether the record that had the number `seq` in `epoch` is durable; an error if it was cut off since.

@@ -50,6 +50,30 @@ pub fn group_commit() {
     bed.must_hold_what_was_given(&options);
 }
 
+/// Some of those who wait for a sync lose patience: one who was called to lead and goes instead leaves nobody waiting.
+pub fn impatient() {
+    let bed = Bed::new();
+    let options = small(Background::Caller);
+    let wal = bed.open(&options);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..2 {
+                    let payload = bed.payload(20);
+                    let pending = wal.submit(&payload).expect("an append");
+                    let patience = Duration::from_millis(thread_rng().gen_range(1..4));
+                    if pending.wait_timeout(patience).expect("no failure").is_some() {
+                        bed.must_be_durable(&payload);
+                    }
+                }
+            });
+            scope.spawn(|| (0..2).for_each(|_| append_durably(&bed, &wal, 20)));
+        }
+    });
+    drop(wal);
+    bed.must_hold_what_was_given(&options);
+}
+
 /// One of the syncs fails: everybody who waits or comes later is told, and nothing is acknowledged that may be lost.
 pub fn failed_sync() {
     let bed = Bed::new();
