@@ -91,6 +91,8 @@ pub(crate) struct Writer {
     closing: Option<(Arc<Segment>, Tail)>,
     /// The segment before, until the manifest has sealed it.
     rotated: Option<Arc<Segment>>,
+    /// The tail of the segment before, once that is closed: letting go of it may take the system a while.
+    closed: Option<Tail>,
     counts: Arc<Counts>,
 }
 
@@ -118,6 +120,7 @@ impl Writer {
             spares: spares.into(),
             closing: None,
             rotated: None,
+            closed: None,
             counts: Arc::default(),
         }
     }
@@ -216,6 +219,7 @@ impl Writer {
         self.segment.publish(&mut self.tail, self.at, records);
         if let Some((before, tail)) = self.closing.take() {
             before.close(&tail);
+            self.closed = Some(tail);
         }
         seqs
     }
@@ -259,7 +263,7 @@ impl Writer {
         let (segment, tail) = self.spares.pop_front()?.begin(base_seq);
         (self.segment, self.tail) = (Arc::clone(&segment), tail);
         (self.at, self.next_seq) = (FRAMES_AT, base_seq);
-        (self.closing, self.rotated) = (None, None);
+        (self.closing, self.rotated, self.closed) = (None, None, None);
         Some(segment)
     }
 
@@ -268,9 +272,11 @@ impl Writer {
         self.rotated.as_ref().map(|before| (Arc::clone(before), Arc::clone(&self.segment)))
     }
 
-    /// The manifest has sealed the segment before.
-    pub(crate) fn sealed(&mut self) {
+    /// The manifest has sealed the segment before; its tail, to be let go without the writer's lock.
+    #[must_use]
+    pub(crate) fn sealed(&mut self) -> Option<Tail> {
         self.rotated = None;
+        self.closed.take()
     }
 
     /// Takes in a spare that the manifest has announced.

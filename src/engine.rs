@@ -179,6 +179,16 @@ impl Engine {
         lock(&self.ahead).look(self.commit.live().active(), next);
     }
 
+    /// Has the spares made that are missing, as they may be after an open: the first rotation is not to wait for them.
+    /// Returns whether that was asked for.
+    pub(crate) fn ask_for_spares(&self) -> bool {
+        let missing = self.try_writer().is_some_and(|writer| self.keeper.is_short_of_spares(&writer));
+        if missing {
+            self.commit.upkeep_bell.ring();
+        }
+        missing
+    }
+
     /// The last record, and the last durable one.
     pub(crate) fn progress(&self) -> (u64, u64) {
         (self.commit.live().active().last_seq(), self.commit.durable_seq())

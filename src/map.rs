@@ -72,7 +72,7 @@ impl Map {
     pub(crate) fn writable(file: &File, len: usize, start: usize, published: usize) -> io::Result<Tail> {
         check_len(file, len)?;
         let raw = MmapOptions::new().len(len).map_raw(file)?;
-        Ok(Tail { map: Arc::new(Self::checked(raw, start, published, true)?) })
+        Ok(Tail { map: Arc::new(Self::checked(raw, start, published, true)?), locked: false })
     }
 
     fn checked(raw: MmapRaw, start: usize, published: usize, writable: bool) -> io::Result<Self> {
@@ -212,12 +212,24 @@ fn check_len(file: &File, len: usize) -> io::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Tail {
     map: Arc<Map>,
+    /// Whether its pages are kept in memory.
+    locked: bool,
 }
 
 impl Tail {
     /// The map that this is the tail of.
     pub(crate) fn map(&self) -> &Arc<Map> {
         &self.map
+    }
+
+    /// Keeps every page of the map in memory for as long as this tail lives.
+    ///
+    /// # Errors
+    /// What the system says: there is a limit to it.
+    pub(crate) fn lock(&mut self) -> io::Result<()> {
+        self.map.raw.lock()?;
+        self.locked = true;
+        Ok(())
     }
 
     /// The bytes of `range`, to be written; `None` if any of them is published or outside.
@@ -239,6 +251,15 @@ impl Tail {
     pub(crate) fn publish(&mut self, to: usize) {
         assert!(self.map.published() <= to && to <= self.map.len(), "published must rise within the map");
         self.map.published.store(to, Ordering::Release);
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        if self.locked {
+            // Nobody appends here any more. What the system refuses to unlock now it does when the map goes.
+            let _ = self.map.raw.unlock();
+        }
     }
 }
 
@@ -290,6 +311,14 @@ mod heap {
         }
 
         pub(super) fn advise_range(&self, _: Advice, _: usize, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        pub(super) fn lock(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        pub(super) fn unlock(&self) -> io::Result<()> {
             Ok(())
         }
     }

@@ -70,6 +70,7 @@ pub struct Options {
     pub(crate) user_tag: Option<[u8; 16]>,
     pub(crate) file_mode: u32,
     pub(crate) background: Background,
+    pub(crate) lock_memory: bool,
     pub(crate) index_memory: usize,
     pub(crate) listener: Listener,
 }
@@ -99,6 +100,7 @@ impl Options {
             user_tag: None,
             file_mode: 0o600,
             background: Background::Thread,
+            lock_memory: false,
             listener: Listener(None),
             index_memory: 16 << 20,
         }
@@ -159,6 +161,16 @@ impl Options {
     #[must_use]
     pub fn index_memory(mut self, bytes: usize) -> Self {
         self.index_memory = bytes;
+        self
+    }
+
+    /// Whether the segment that is appended to and the spares behind it are kept in memory (default no): no append then
+    /// waits for a page that the system has taken away. They are let go when they are sealed. The system bounds how much
+    /// a process may keep (`ulimit -l`); where that is less than `1 + spare_segments` segments,
+    /// [`open`](Options::open) or the append that needs a segment fails with [`Error::Io`], and nothing is lost.
+    #[must_use]
+    pub fn lock_memory(mut self, lock: bool) -> Self {
+        self.lock_memory = lock;
         self
     }
 

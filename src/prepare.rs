@@ -13,6 +13,7 @@ use crate::format::PAGE;
 use crate::format::manifest::Entry;
 use crate::format::segment::FRAMES_AT;
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
+use crate::map::Tail;
 use crate::planted::{Bug, planted};
 use crate::recovery::draw_salt;
 use crate::segment::{Preparation, Segment, Spare, file_name};
@@ -107,7 +108,8 @@ impl Keeper {
         let prepared = spare.as_ref().map(|spare| spare.entry);
         if rotated.is_some() || spare.is_some() {
             self.announce(&mut books, commit, &rotated, spare.as_ref())?;
-            hand_over(&mut lock(writer), rotated.is_some(), spare);
+            let closed = hand_over(&mut lock(writer), rotated.is_some(), spare);
+            drop(closed);
         }
         drop(books);
         self.tell(rotated.map(|(before, _)| before.ordinal()), prepared, started.elapsed());
@@ -115,6 +117,11 @@ impl Keeper {
             None => Ok(prepared.is_some()),
             Some(e) => Err(e),
         }
+    }
+
+    /// Whether fewer spares are announced than there should be.
+    pub(crate) fn is_short_of_spares(&self, writer: &Writer) -> bool {
+        writer.spare_count() < self.plan.spare_segments
     }
 
     fn tell(&self, sealed: Option<u64>, prepared: Option<Entry>, elapsed: Duration) {
@@ -309,14 +316,12 @@ fn seal(entries: &mut Vec<Entry>, before: &Segment, after: &Segment) {
     entries.insert(old + 1, Entry { base_seq: after.base_seq(), ..active });
 }
 
-/// Gives the writer what the manifest has taken note of.
-fn hand_over(writer: &mut Writer, sealed: bool, spare: Option<Spare>) {
-    if sealed {
-        writer.sealed();
-    }
+/// Gives the writer what the manifest has taken note of; returns what it needs no longer.
+fn hand_over(writer: &mut Writer, sealed: bool, spare: Option<Spare>) -> Option<Tail> {
     if let Some(spare) = spare {
         writer.announced(spare);
     }
+    if sealed { writer.sealed() } else { None }
 }
 
 /// Whether a failure leaves open what is on the disk: a failed sync or rename, and not want of space or of files.

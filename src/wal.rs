@@ -68,7 +68,7 @@ impl Options {
     #[doc(hidden)]
     pub fn open_observed(&self, dir: impl AsRef<Path>, observer: Option<Arc<dyn Observer>>) -> Result<Wal> {
         let options = self.validated()?;
-        let storage = Storage::new(dir.as_ref(), options.file_mode, observer);
+        let storage = Storage::new(dir.as_ref(), options.file_mode, observer).locking_memory(options.lock_memory);
         let (lock_file, recovered) = recovery::open(&storage, &options)?;
         let report = recovered.report.clone();
         let engine = Arc::new(Engine::assemble(storage, &options, recovered));

@@ -10,6 +10,7 @@ use crate::doorbell::Call;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::options::SyncMode;
+use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Arc, Instant, Mutex, lock};
 
@@ -76,6 +77,7 @@ fn keep_durable(engine: &Engine) {
         if rounds.is_due(engine) {
             sync(engine);
         }
+        rounds.see_to_spares(engine);
         engine.show_changes(rounds.moved, false);
         engine.commit.wake_due();
     }
@@ -114,12 +116,14 @@ struct Rounds {
     /// Looks since something was appended or became durable.
     quiet: u32,
     dozing: bool,
+    /// The segment in which missing spares were asked for: whether they could be made or not, once is enough.
+    asked_in: u64,
 }
 
 impl Rounds {
     fn new(engine: &Engine) -> Self {
         let (mode, found) = (engine.mode, engine.progress());
-        Self { mode, due: None, looked: Instant::now(), found, moved: false, quiet: 0, dozing: false }
+        Self { mode, due: None, looked: Instant::now(), found, moved: false, quiet: 0, dozing: false, asked_in: 0 }
     }
 
     /// Waits until somebody calls, or it is time to look.
@@ -162,6 +166,17 @@ impl Rounds {
             self.due = None;
         }
         due
+    }
+
+    /// Has missing spares made once something is appended: a log that is only opened and closed is left as it is.
+    fn see_to_spares(&mut self, engine: &Engine) {
+        if engine.written.records.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let active = engine.commit.live().active().ordinal();
+        if self.asked_in != active && engine.ask_for_spares() {
+            self.asked_in = active;
+        }
     }
 
     /// Whether `Batch` wants a sync now.

@@ -33,6 +33,8 @@ pub enum Act<'a> {
     },
     /// Map a file.
     Map(&'a Path),
+    /// Keep the pages of a map in memory.
+    LockMemory(&'a Path),
     /// Make the pages of a range of a map present.
     Populate(&'a Path),
     /// Write the pages of a range of a map to the device.
@@ -77,7 +79,7 @@ impl<'a> Act<'a> {
         match *self {
             Self::MakeDir(path) | Self::Create(path) | Self::Open(path) | Self::Read(path) | Self::Map(path) => path,
             Self::Populate(path) | Self::SyncFile(path) | Self::SyncDir(path) | Self::List(path) => path,
-            Self::Remove(path) | Self::Lock(path) => path,
+            Self::Remove(path) | Self::Lock(path) | Self::LockMemory(path) => path,
             Self::Allocate { path, .. } | Self::Write { path, .. } | Self::SyncRange { path, .. } => path,
             Self::Rename { from, .. } | Self::Link { from, .. } => from,
         }
@@ -92,6 +94,7 @@ impl<'a> Act<'a> {
             Self::Read(_) | Self::Populate(_) => "read",
             Self::Write { .. } => "write",
             Self::Map(_) => "map",
+            Self::LockMemory(_) => "lock in memory (`lock_memory` is on, and `ulimit -l` limits it)",
             Self::SyncRange { .. } | Self::SyncFile(_) | Self::SyncDir(_) => "sync",
             Self::List(_) => "list",
             Self::Rename { .. } => "rename",

@@ -72,7 +72,12 @@ impl StoredFile {
 
     /// Maps the file for its one writer.
     pub(crate) fn map_writable(&self, len: usize, published: usize) -> Result<Tail> {
-        self.storage.act(Act::Map(&self.path), || Map::writable(&self.file, len, FRAMES_AT, published))
+        let map = || Map::writable(&self.file, len, FRAMES_AT, published);
+        let mut tail = self.storage.act(Act::Map(&self.path), map)?;
+        if self.storage.0.lock_memory {
+            self.storage.act(Act::LockMemory(&self.path), || tail.lock())?;
+        }
+        Ok(tail)
     }
 
     /// Brings the pages of `range` of `map`, a map of this file, in for reading.
