@@ -55,19 +55,20 @@ pub fn impatient() {
     let bed = Bed::new();
     let options = small(Background::Caller);
     let wal = bed.open(&options);
+    // Whoever waits long and in vain makes time pass for those who do not; and whoever comes later would call them all.
+    let wait = &|patience: u64| {
+        let payload = bed.payload(20);
+        let pending = wal.submit(&payload).expect("an append");
+        if pending.wait_timeout(Duration::from_millis(patience)).expect("no failure").is_some() {
+            bed.must_be_durable(&payload);
+        }
+    };
     thread::scope(|scope| {
+        for patience in [1, 1, 1, 100] {
+            scope.spawn(move || wait(patience));
+        }
         for _ in 0..2 {
-            scope.spawn(|| {
-                for _ in 0..2 {
-                    let payload = bed.payload(20);
-                    let pending = wal.submit(&payload).expect("an append");
-                    let patience = Duration::from_millis(thread_rng().gen_range(1..4));
-                    if pending.wait_timeout(patience).expect("no failure").is_some() {
-                        bed.must_be_durable(&payload);
-                    }
-                }
-            });
-            scope.spawn(|| (0..2).for_each(|_| append_durably(&bed, &wal, 20)));
+            scope.spawn(|| append_durably(&bed, &wal, 20));
         }
     });
     drop(wal);
