@@ -529,6 +529,66 @@ fn a_manifest_lost_after_a_repair_is_rebuilt_in_the_right_order() {
     }
 }
 
+/// A log of 49 records, of which 18 and 19 are each too large for a segment of the usual size: both got one of their own,
+/// prepared behind the spare in which the log then went on.
+fn with_two_large_records() -> Files {
+    let dir = scratch();
+    let wal = options().open(dir.path()).expect("a new log");
+    fill(&wal, 17);
+    wal.maintain().expect("a spare");
+    for _ in 0..2 {
+        // It fills its segment.
+        wal.append(&[7; 2 * SMALLEST as usize - 24]).expect("a large record");
+    }
+    fill(&wal, 30);
+    files_of(dir.path())
+}
+
+/// The segments of large records, in order.
+fn large_segments(files: &Files) -> Vec<u64> {
+    let named = |name: &String| name.strip_suffix(".wal").and_then(|ordinal| ordinal.parse().ok());
+    let large = files.iter().filter(|(_, bytes)| bytes.len() as u64 > SMALLEST);
+    let ordinals: Vec<u64> = large.filter_map(|(name, _)| named(name)).collect();
+    assert_eq!(ordinals, [4, 5], "they came behind a spare");
+    ordinals
+}
+
+#[test]
+fn a_lost_manifest_and_a_damaged_large_record_do_not_cost_the_segment_that_was_prepared_before_it() {
+    for which in [0, 1] {
+        let mut files = with_two_large_records();
+        let ordinal = large_segments(&files)[which];
+        flip(&mut files, ordinal, at(0) + 30);
+        let lost = 18 + which as u64;
+        for files in without_manifest(&files) {
+            let (_dir, plan, wal) = repaired(&files);
+            assert_eq!((ranges(&plan), plan.next_seq), (vec![(lost, lost)], None), "{plan}");
+            let (records, gaps) = shown(&wal.snapshot());
+            let seqs: Vec<u64> = records.iter().map(|record| record.seq).collect();
+            assert_eq!((seqs, gaps), (without(1, 49, &[(lost, lost)]), vec![(lost, lost)]));
+        }
+    }
+}
+
+#[test]
+fn a_manifest_that_is_lost_after_a_repair_gave_up_a_large_record_does_not_cost_what_came_behind_it() {
+    for which in [0, 1] {
+        let mut files = with_two_large_records();
+        let ordinal = large_segments(&files)[which];
+        flip(&mut files, ordinal, at(0) + 30);
+        let lost = 18 + which as u64;
+        let (dir, plan, wal) = repaired(&files);
+        assert_eq!(ranges(&plan), [(lost, lost)], "{plan}");
+        fill(&wal, 3);
+        for files in without_manifest(&files_of(dir.path())) {
+            let (_dir, plan, wal) = repaired(&files);
+            assert_eq!((ranges(&plan), plan.next_seq), (vec![(lost, lost)], None), "{plan}");
+            let seqs: Vec<u64> = shown(&wal.snapshot()).0.iter().map(|record| record.seq).collect();
+            assert_eq!(seqs, without(1, 52, &[(lost, lost)]));
+        }
+    }
+}
+
 #[test]
 fn segments_of_two_logs_make_no_manifest() {
     let mut files = killed(40);

@@ -215,10 +215,16 @@ fn put_in_order(files: &mut Vec<File>) {
     let mut by_base: Vec<(u64, usize)> = files.iter().enumerate().filter_map(|(i, f)| Some((f.base_seq?, i))).collect();
     by_base.sort_unstable();
     let mut places: Vec<(usize, usize)> = (0..files.len()).map(|i| (i, 0)).collect();
-    for (base, i) in by_base {
-        let before = ends.get(&base).filter(|before| **before > i && bases[&base] <= **before && !files[i].is_cut);
+    for (base, i) in &by_base {
+        let is_before = |before: &usize| before > i && bases[base] <= *before && !files[*i].is_cut;
+        // If it is damaged at its end, or one behind it is lost, it does not end where this one begins.
+        let nearest = || {
+            let (_, nearest) = by_base[..by_base.partition_point(|(other, _)| other < base)].last()?;
+            (files[*nearest].closed.is_some() && files[*nearest].end_seq <= *base).then_some(*nearest)
+        };
+        let before = ends.get(base).copied().filter(is_before).or_else(|| nearest().filter(is_before));
         if let Some(before) = before {
-            places[i] = (places[*before].0, places[*before].1 + 1);
+            places[*i] = (places[before].0, places[before].1 + 1);
         }
     }
     let mut placed: Vec<((usize, usize), File)> = places.into_iter().zip(files.drain(..)).collect();
