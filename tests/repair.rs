@@ -590,6 +590,25 @@ fn a_manifest_that_is_lost_after_a_repair_gave_up_a_large_record_does_not_cost_w
 }
 
 #[test]
+fn a_manifest_that_is_lost_after_a_repair_costs_no_piece_of_a_segment_that_was_prepared_early() {
+    for large in [&[][..], &[19], &[18, 19]] {
+        let mut files = with_two_large_records();
+        let ordinals = large_segments(&files);
+        large.iter().for_each(|seq| flip(&mut files, ordinals[seq - 18], at(0) + 30));
+        [4, 9].into_iter().for_each(|index| flip(&mut files, 3, at(index) + 30));
+        let (dir, _, wal) = repaired(&files);
+        let seqs = |wal: &Wal| shown(&wal.snapshot()).0.iter().map(|record| record.seq).collect::<Vec<u64>>();
+        let before = seqs(&wal);
+        assert_eq!(before.len(), 47 - large.len());
+        wal.close().expect("a close");
+        for files in without_manifest(&files_of(dir.path())) {
+            let (_dir, plan, wal) = repaired(&files);
+            assert_eq!(seqs(&wal), before, "{plan}");
+        }
+    }
+}
+
+#[test]
 fn segments_of_two_logs_make_no_manifest() {
     let mut files = killed(40);
     files.insert(
