@@ -6,7 +6,7 @@ use mmap_wal::{Error, Reader, Snapshot, TailState};
 use crate::crash_test::check::{is_absent, near_rotation};
 use crate::crash_test::mixed::Mix;
 use crate::crash_test::mixed::ledger::{Ledger, Part, Seen};
-use crate::crash_test::mixed::unit::{MOST_RECORDS, Name, Unit};
+use crate::crash_test::mixed::unit::{Name, Unit};
 use crate::crash_test::rounds::Setup;
 use crate::failure::sentence_of;
 
@@ -106,7 +106,7 @@ fn compare(ledger: &mut Ledger, snapshot: &Snapshot) -> Result<u64, String> {
             Some(part) => is_part(ledger, &mut unit, *part, (expected, found.tag(), found.payload()))?,
             None => extras.push(Extra { seq: expected, tag: found.tag(), payload: found.payload().to_vec() }),
         }
-        if extras.len() > MOST_RECORDS * ledger.under_way().len().max(1) {
+        if extras.len() > ledger.most_new() {
             return Err(format!("record {expected} and many before it were never appended"));
         }
         (expected, count) = (expected + 1, count + 1);
@@ -146,7 +146,10 @@ fn is_part(
 
 /// Every record that was not acknowledged must belong to a whole unit that was under way.
 fn explain(ledger: &mut Ledger, first_seq: u64, extras: &[Extra]) -> Result<(), String> {
-    let mut units = ledger.under_way();
+    if let Some(extra) = extras.iter().find(|extra| !ledger.may_be_new(extra.seq)) {
+        return Err(unexplained(extra, &[]));
+    }
+    let mut units = if extras.is_empty() { Vec::new() } else { ledger.under_way() };
     let mut rest = extras;
     while let Some(extra) = rest.first() {
         // Of the first unit that is left, a beginning may have been truncated.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::crash_test::mixed::gaps::Gaps;
 use crate::crash_test::mixed::line::Line;
-use crate::crash_test::mixed::unit::{Name, Source, Unit};
+use crate::crash_test::mixed::unit::{MOST_RECORDS, Name, Source, Unit};
 
 /// A record of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,10 @@ pub(crate) struct Ledger {
     records: BTreeMap<u64, Part>,
     /// Which ones were there and are truncated, if they may come back with a manifest that is made anew.
     truncated: Option<BTreeMap<u64, Part>>,
+    /// Units that were under way when a writer was killed: of these, too, some may have been truncated.
+    put_away: Vec<Name>,
+    /// Below this number a repair may have brought records back.
+    back_below: u64,
     /// Which numbers a repair has left without a record.
     gaps: Gaps,
     /// Whether the log was ever shown.
@@ -73,6 +77,8 @@ impl Ledger {
             source,
             records: BTreeMap::new(),
             truncated: None,
+            put_away: Vec::new(),
+            back_below: 0,
             gaps: Gaps::default(),
             exists: false,
             seen: Seen { first: 1, last: 0, checkpoint: 0 },
@@ -95,9 +101,19 @@ impl Ledger {
 
     /// Another writer begins. The one before was killed, and what it left was settled.
     pub(crate) fn begin(&mut self, round: u32) {
+        self.put_away();
         (self.round, self.is_idle) = (round, false);
         self.next.fill(0);
         (self.unsealed, self.acknowledged, self.adopted) = (false, 0, 0);
+    }
+
+    /// The writer is gone, and what it had under way may be among what is truncated.
+    fn put_away(&mut self) {
+        if !self.is_idle && self.truncated.is_some() {
+            let names = self.names_under_way();
+            self.put_away.extend(names);
+        }
+        self.is_idle = true;
     }
 
     /// Whether the log was ever shown.
@@ -148,6 +164,8 @@ impl Ledger {
     /// A repair makes the log what `seen` says and leaves the records `lost` out. Whatever else is there must be what it
     /// was; if the log begins further in front, what was truncated is back. Nobody appends meanwhile.
     pub(crate) fn repair(&mut self, seen: Seen, lost: &[(u64, u64)]) {
+        self.put_away();
+        self.back_below = self.seen.first;
         let back = self.truncated.as_mut().map(|truncated| truncated.split_off(&seen.first));
         self.records.extend(back.into_iter().flatten());
         self.records = self.records.split_off(&seen.first);
@@ -222,12 +240,14 @@ impl Ledger {
             if self.gaps.hold(seq, seq) {
                 return Err(format!("number {seq} was given to {name} and, before, to a record that is lost"));
             }
-            if seq >= self.seen.first
-                && let Some(other) = self.records.insert(seq, Part { name, at, count })
-            {
+            self.seen.last = self.seen.last.max(seq);
+            if seq < self.seen.first {
+                self.truncated.as_mut().and_then(|truncated| truncated.insert(seq, Part { name, at, count }));
+                continue;
+            }
+            if let Some(other) = self.records.insert(seq, Part { name, at, count }) {
                 return Err(format!("number {seq} was given to {name} and, before, to {}", other.name));
             }
-            self.seen.last = self.seen.last.max(seq);
         }
         Ok(())
     }
@@ -304,19 +324,32 @@ impl Ledger {
         Ok(())
     }
 
-    /// The units that may be there though they were not acknowledged: the next one of each thread.
+    /// The units that may be there though they were not acknowledged: the next one of each thread; after a repair those
+    /// that were truncated before they could be acknowledged.
     pub(crate) fn under_way(&self) -> Vec<(Name, Unit)> {
-        if self.is_idle {
-            return Vec::new();
-        }
-        let names =
-            self.next.iter().zip(0..).map(|(counter, thread)| Name { round: self.round, thread, counter: *counter });
-        names.map(|name| (name, self.source.unit(name))).collect()
+        let names = if self.is_idle { self.put_away.clone() } else { self.names_under_way() };
+        names.into_iter().map(|name| (name, self.source.unit(name))).collect()
+    }
+
+    fn names_under_way(&self) -> Vec<Name> {
+        let name = |(counter, thread): (&u64, u32)| Name { round: self.round, thread, counter: *counter };
+        self.next.iter().zip(0..).map(name).collect()
+    }
+
+    /// How many records may be there at most though they were not acknowledged.
+    pub(crate) fn most_new(&self) -> usize {
+        MOST_RECORDS * if self.is_idle { self.put_away.len().max(1) } else { self.next.len() }
+    }
+
+    /// Whether the record `seq` may be there though it was not acknowledged.
+    pub(crate) fn may_be_new(&self, seq: u64) -> bool {
+        !self.is_idle || seq < self.back_below
     }
 
     /// A unit that was not acknowledged was seen, as far as it was not truncated, and what was seen stays.
     pub(crate) fn adopt(&mut self, seq: u64, name: Name, from: usize, count: usize) -> Result<(), String> {
         self.adopted += (count - from) as u64;
-        self.add(seq, name, from, count)
+        // What was truncated of it comes with it.
+        self.add(seq.saturating_sub(from as u64), name, 0, count)
     }
 }

@@ -200,12 +200,17 @@ mod tests {
 
         /// Appends a unit, and promises it.
         fn append(&mut self, wal: &Wal, counter: u64) {
+            let seq = self.append_silently(wal, counter);
+            self.ledger.hear(Line::Acked { seq, thread: 0, counter }).unwrap();
+        }
+
+        /// Appends a unit, and returns the number of its first record.
+        fn append_silently(&self, wal: &Wal, counter: u64) -> u64 {
             let unit = self.ledger.source.unit(Name { round: 1, thread: 0, counter });
-            let seq = match unit.records.as_slice() {
+            match unit.records.as_slice() {
                 [record] => wal.append_tagged(unit.tag, &[IoSlice::new(record)]).unwrap(),
                 records => wal.append_batch(records).unwrap().first().unwrap(),
-            };
-            self.ledger.hear(Line::Acked { seq, thread: 0, counter }).unwrap();
+            }
         }
 
         fn check(&mut self, recover: bool) -> Result<u64, String> {
@@ -400,6 +405,24 @@ mod tests {
         assert!(story.check(false).is_ok());
         story.ledger.repair(Seen { first: 1, ..story.ledger.seen() }, &[(3, 3)]);
         assert!(story.check(false).is_err());
+    }
+
+    #[test]
+    fn a_unit_that_was_truncated_before_it_was_acknowledged_may_come_back_whole() {
+        let mut story = Story::begin(13);
+        let wal = story.open();
+        let seq = story.append_silently(&wal, 150);
+        let last = wal.positions().last;
+        story.ledger.hear(Line::Front(last)).unwrap();
+        wal.truncate_front(last).unwrap();
+        drop(wal);
+        story.check(false).unwrap();
+        assert!(story.ledger.records().is_empty());
+        let damage = story.damage(Kind::NoManifest);
+        story.pledge(&damage).unwrap();
+        story.repair();
+        assert!(story.check(false).is_ok_and(|records| records > 0), "{:?}", story.check(false));
+        assert!(story.ledger.records().contains_key(&seq));
     }
 
     #[test]
