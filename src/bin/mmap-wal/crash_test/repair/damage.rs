@@ -99,7 +99,7 @@ impl Damage {
     }
 
     /// Takes a segment away.
-    pub(crate) fn remove(&mut self, layout: &Layout, segment: &Segment) -> io::Result<()> {
+    fn remove(&mut self, layout: &Layout, segment: &Segment) -> io::Result<()> {
         fs::remove_file(layout.dir.join(&segment.name))?;
         self.what.push(format!("segment {} removed", segment.ordinal));
         self.hit.extend(segment.places.iter().map(|place| place.seq));
