@@ -483,6 +483,31 @@ fn what_was_cut_off_at_the_back_does_not_come_back() {
 }
 
 #[test]
+fn what_was_cut_off_does_not_come_back_behind_a_damage_either() {
+    let dir = scratch();
+    let wal = options().spare_segments(8).open(dir.path()).expect("a new log");
+    fill(&wal, 200);
+    wal.truncate_back(20).expect("a cut");
+    (0..40).for_each(|_| drop(wal.append(&[9; LEN]).expect("an append")));
+    let files = files_of(dir.path());
+    let begins = |name: &String, seq: u64| files[name].get(4160..4168) == Some(&seq.to_le_bytes()[..]);
+    let name = files.keys().find(|name| name.ends_with(".wal") && begins(name, 21)).expect("the segment after the cut");
+    let is_cut = |(name, bytes): &(&String, &Vec<u8>)| name.ends_with(".wal") && bytes[4103] & 0x40 != 0;
+    assert!(files.iter().filter(is_cut).count() > 2, "dropped files wait to be used again");
+    for index in [0, 7, 11, 12, 15] {
+        let mut files = files.clone();
+        files.get_mut(name).expect("it")[at(index) as usize + 30] ^= 0x40;
+        for files in without_manifest(&files) {
+            let (_dir, plan, wal) = repaired(&files);
+            let is_right =
+                |record: &Rec| record.payload == if record.seq > 20 { vec![9; LEN] } else { body(record.seq) };
+            let records = shown(&wal.snapshot()).0;
+            assert!(records.len() >= 58 && records.iter().all(is_right), "{index}: {plan}");
+        }
+    }
+}
+
+#[test]
 fn what_a_reset_dropped_does_not_come_back() {
     let dir = scratch();
     let wal = options().spare_segments(8).open(dir.path()).expect("a new log");
@@ -526,6 +551,85 @@ fn a_manifest_lost_after_a_repair_is_rebuilt_in_the_right_order() {
             goes_on(dir, wal);
         }
         drop(options().open(dir.path()).expect("the log"));
+    }
+}
+
+/// A log of 49 records, of which 18 and 19 are each too large for a segment of the usual size: both got one of their own,
+/// prepared behind the spare in which the log then went on.
+fn with_two_large_records() -> Files {
+    let dir = scratch();
+    let wal = options().open(dir.path()).expect("a new log");
+    fill(&wal, 17);
+    wal.maintain().expect("a spare");
+    for _ in 0..2 {
+        // It fills its segment.
+        wal.append(&[7; 2 * SMALLEST as usize - 24]).expect("a large record");
+    }
+    fill(&wal, 30);
+    files_of(dir.path())
+}
+
+/// The segments of large records, in order.
+fn large_segments(files: &Files) -> Vec<u64> {
+    let named = |name: &String| name.strip_suffix(".wal").and_then(|ordinal| ordinal.parse().ok());
+    let large = files.iter().filter(|(_, bytes)| bytes.len() as u64 > SMALLEST);
+    let ordinals: Vec<u64> = large.filter_map(|(name, _)| named(name)).collect();
+    assert_eq!(ordinals, [4, 5], "they came behind a spare");
+    ordinals
+}
+
+#[test]
+fn a_lost_manifest_and_a_damaged_large_record_do_not_cost_the_segment_that_was_prepared_before_it() {
+    for which in [0, 1] {
+        let mut files = with_two_large_records();
+        let ordinal = large_segments(&files)[which];
+        flip(&mut files, ordinal, at(0) + 30);
+        let lost = 18 + which as u64;
+        for files in without_manifest(&files) {
+            let (_dir, plan, wal) = repaired(&files);
+            assert_eq!((ranges(&plan), plan.next_seq), (vec![(lost, lost)], None), "{plan}");
+            let (records, gaps) = shown(&wal.snapshot());
+            let seqs: Vec<u64> = records.iter().map(|record| record.seq).collect();
+            assert_eq!((seqs, gaps), (without(1, 49, &[(lost, lost)]), vec![(lost, lost)]));
+        }
+    }
+}
+
+#[test]
+fn a_manifest_that_is_lost_after_a_repair_gave_up_a_large_record_does_not_cost_what_came_behind_it() {
+    for which in [0, 1] {
+        let mut files = with_two_large_records();
+        let ordinal = large_segments(&files)[which];
+        flip(&mut files, ordinal, at(0) + 30);
+        let lost = 18 + which as u64;
+        let (dir, plan, wal) = repaired(&files);
+        assert_eq!(ranges(&plan), [(lost, lost)], "{plan}");
+        fill(&wal, 3);
+        for files in without_manifest(&files_of(dir.path())) {
+            let (_dir, plan, wal) = repaired(&files);
+            assert_eq!((ranges(&plan), plan.next_seq), (vec![(lost, lost)], None), "{plan}");
+            let seqs: Vec<u64> = shown(&wal.snapshot()).0.iter().map(|record| record.seq).collect();
+            assert_eq!(seqs, without(1, 52, &[(lost, lost)]));
+        }
+    }
+}
+
+#[test]
+fn a_manifest_that_is_lost_after_a_repair_costs_no_piece_of_a_segment_that_was_prepared_early() {
+    for large in [&[][..], &[19], &[18, 19]] {
+        let mut files = with_two_large_records();
+        let ordinals = large_segments(&files);
+        large.iter().for_each(|seq| flip(&mut files, ordinals[seq - 18], at(0) + 30));
+        [4, 9].into_iter().for_each(|index| flip(&mut files, 3, at(index) + 30));
+        let (dir, _, wal) = repaired(&files);
+        let seqs = |wal: &Wal| shown(&wal.snapshot()).0.iter().map(|record| record.seq).collect::<Vec<u64>>();
+        let before = seqs(&wal);
+        assert_eq!(before.len(), 47 - large.len());
+        wal.close().expect("a close");
+        for files in without_manifest(&files_of(dir.path())) {
+            let (_dir, plan, wal) = repaired(&files);
+            assert_eq!(seqs(&wal), before, "{plan}");
+        }
     }
 }
 

@@ -215,10 +215,18 @@ fn put_in_order(files: &mut Vec<File>) {
     let mut by_base: Vec<(u64, usize)> = files.iter().enumerate().filter_map(|(i, f)| Some((f.base_seq?, i))).collect();
     by_base.sort_unstable();
     let mut places: Vec<(usize, usize)> = (0..files.len()).map(|i| (i, 0)).collect();
-    for (base, i) in by_base {
-        let before = ends.get(&base).filter(|before| **before > i && bases[&base] <= **before && !files[i].is_cut);
-        if let Some(before) = before {
-            places[i] = (places[*before].0, places[*before].1 + 1);
+    for (base, i) in &by_base {
+        let stays = files[*i].is_cut;
+        let is_before = |at: (usize, usize)| at > (*i, 0) && at >= (bases[base], 0) && !stays;
+        // If it is damaged at its end, or one behind it is lost, it does not end where this one begins.
+        let nearest = || {
+            let (_, nearest) = by_base[..by_base.partition_point(|(other, _)| other < base)].last()?;
+            (files[*nearest].closed.is_some() && files[*nearest].end_seq <= *base).then_some(*nearest)
+        };
+        let place = |before: usize| Some(places[before]).filter(|at| is_before(*at));
+        let before = ends.get(base).and_then(|before| place(*before)).or_else(|| nearest().and_then(place));
+        if let Some((at, rank)) = before {
+            places[*i] = (at, rank + 1);
         }
     }
     let mut placed: Vec<((usize, usize), File)> = places.into_iter().zip(files.drain(..)).collect();

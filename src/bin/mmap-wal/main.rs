@@ -70,6 +70,9 @@ enum Command {
     /// The writer of several threads that crash-test kills.
     #[command(hide = true)]
     CrashMixer(crash_test::mixed::writer::Args),
+    /// The repair that crash-test kills.
+    #[command(hide = true)]
+    CrashRepairer(crash_test::repair::repairer::Args),
 }
 
 fn main() -> ExitCode {
@@ -103,6 +106,7 @@ fn run(command: &Command) -> Outcome {
         Command::CrashTest(args) => crash_test::run(args),
         Command::CrashWriter(args) => crash_test::writer::run(args),
         Command::CrashMixer(args) => crash_test::mixed::writer::run(args),
+        Command::CrashRepairer(args) => crash_test::repair::repairer::run(args),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The writer as its parent sees it: started, listened to, killed.
+//! The writer, or the repair, as its parent sees it: started, listened to, killed.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -84,6 +84,11 @@ impl<T: Send + 'static> Writer<T> {
     /// Kills the writer and hears it out.
     fn kill(mut self) -> io::Result<Ended<T>> {
         self.process.kill()?;
+        self.finish()
+    }
+
+    /// Hears the writer out until it ends.
+    pub(crate) fn finish(mut self) -> io::Result<Ended<T>> {
         let status = self.process.wait()?;
         let heard = self.listener.join().map_err(|_| io::Error::other("the listener failed"))??;
         match (status.signal(), status.code()) {

@@ -4,6 +4,7 @@ mod check;
 mod child;
 pub(crate) mod mixed;
 mod random;
+pub(crate) mod repair;
 mod rounds;
 mod source;
 mod tally;
@@ -24,14 +25,17 @@ use crate::parse::{LogArgs, Mode, duration, size};
 
 /// The size of segments for a writer of lines.
 const LINES_SEGMENT: u64 = 64 << 10;
+/// The size of segments of logs that are repaired: the least.
+const REPAIRED_SEGMENT: u64 = 12 << 10;
 
 /// Kill a writer with SIGKILL at random times, recover, and check every acknowledged record, again and again.
 ///
 /// The writer is this program. The next round goes on in the same log. Exits with 1 on any loss; the log is then kept.
 ///
 /// One kind of writer appends lines, as `append` does. The other one mixes single records, batches and submitted ones,
-/// from several threads, and checkpoints, truncates and cuts between them. With none of the options that choose a
-/// writer, all run: lines in every mode, and the mixed writer in every mode with one thread and with four.
+/// from several threads, and checkpoints, truncates and cuts between them. What it leaves can also be damaged, and the
+/// repair be killed until it gets through. With none of the options that choose a writer, all run: lines in every mode,
+/// the mixed writer in every mode with one thread and with four, and repairs in every mode.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// An empty directory for the logs, which are left there; by default a temporary one.
@@ -54,6 +58,9 @@ pub(crate) struct Args {
     /// The mixed writer, with segments prepared by this; by default by a thread in some logs and the caller in others.
     #[arg(long, value_enum, conflicts_with = "batch")]
     background: Option<Hosted>,
+    /// The mixed writer, which also truncates; damage the log that it leaves, kill the repair again and again, and go on.
+    #[arg(long, conflicts_with_all = ["batch", "cut"])]
+    repair: bool,
     /// Make so many lines one atomic batch.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batch: Option<u64>,
@@ -98,13 +105,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 fn run_rounds(setup: &Setup) -> Result<Tally, String> {
     match &setup.mix {
+        Some(mix) if mix.repair => repair::rounds::run(setup, mix),
         Some(mix) => mixed::rounds::run(setup, mix),
         None => rounds::run(setup),
     }
 }
 
 fn setups(args: &Args, dir: &Path, seed: u64) -> Vec<Setup> {
-    let is_mixed = args.threads.is_some() || args.truncate || args.cut || args.background.is_some();
+    let is_mixed = args.threads.is_some() || args.truncate || args.cut || args.background.is_some() || args.repair;
     let is_chosen = is_mixed || args.sync_mode.is_some() || args.batch.is_some();
     let lines = || match (args.sync_mode, args.batch) {
         (None, None) => {
@@ -116,12 +124,12 @@ fn setups(args: &Args, dir: &Path, seed: u64) -> Vec<Setup> {
     if !is_mixed {
         setups.extend(lines().into_iter().map(|(mode, batch)| Setup { batch, ..setup(args, dir, seed, mode) }));
     }
-    if is_mixed || !is_chosen {
-        setups.extend(mixes(args, is_chosen).into_iter().map(|(mode, segment_size, mix)| {
-            let setup = setup(args, dir, seed, mode);
-            Setup { mix: Some(mix), log: LogArgs { segment_size, ..setup.log }, ..setup }
-        }));
-    }
+    let mixed = if is_mixed && !args.repair || !is_chosen { mixes(args, is_chosen) } else { Vec::new() };
+    let repaired = if args.repair || !is_chosen { repairs(args) } else { Vec::new() };
+    setups.extend(mixed.into_iter().chain(repaired).map(|(mode, segment_size, mix)| {
+        let setup = setup(args, dir, seed, mode);
+        Setup { mix: Some(mix), log: LogArgs { segment_size, ..setup.log }, ..setup }
+    }));
     for setup in &mut setups {
         setup.name = name(setup);
         // Not every log is to be killed at the same moments, and one alone is to be killed as among the others.
@@ -142,7 +150,19 @@ fn mixes(args: &Args, is_chosen: bool) -> Vec<(Mode, u64, Mix)> {
     let choose = |((mode, threads), (host, size))| {
         let (truncate, cut) = (args.truncate || !is_chosen, args.cut || !is_chosen);
         let background = args.background.unwrap_or(host);
-        (mode, args.segment_size.unwrap_or(size), Mix { threads, truncate, cut, background })
+        (mode, args.segment_size.unwrap_or(size), Mix { threads, truncate, cut, background, repair: false })
+    };
+    chosen.map(choose).collect()
+}
+
+/// Every mode, unless the arguments say less, with small segments: a repair is to take its time.
+fn repairs(args: &Args) -> Vec<(Mode, u64, Mix)> {
+    let all = [(Mode::Sync, 1, Hosted::Thread), (Mode::Batch, 4, Hosted::Caller), (Mode::None, 2, Hosted::Thread)];
+    let chosen = all.into_iter().filter(|(mode, ..)| args.sync_mode.is_none_or(|only| only == *mode));
+    let choose = |(mode, threads, host)| {
+        let (threads, background) = (args.threads.unwrap_or(threads), args.background.unwrap_or(host));
+        let mix = Mix { threads, truncate: true, cut: false, background, repair: true };
+        (mode, args.segment_size.unwrap_or(REPAIRED_SEGMENT), mix)
     };
     chosen.map(choose).collect()
 }
@@ -163,7 +183,10 @@ fn setup(args: &Args, dir: &Path, seed: u64, sync_mode: Mode) -> Setup {
 fn name(setup: &Setup) -> String {
     let mode = setup.log.sync_mode.as_str();
     match (setup.batch, setup.mix) {
-        (_, Some(Mix { threads, truncate, cut, background })) => {
+        (_, Some(Mix { threads, background, repair: true, .. })) => {
+            format!("{mode} --repair --threads {threads} --background {}", background.as_str())
+        }
+        (_, Some(Mix { threads, truncate, cut, background, .. })) => {
             let truncate = if truncate { " --truncate" } else { "" };
             let cut = if cut { " --cut" } else { "" };
             format!("{mode} --threads {threads}{truncate}{cut} --background {}", background.as_str())

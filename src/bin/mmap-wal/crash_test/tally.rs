@@ -22,6 +22,45 @@ pub(crate) struct Tally {
     pub(crate) acknowledged: u64,
     /// Records that were compared.
     pub(crate) checked: u64,
+    /// What came of repairs.
+    pub(crate) repairs: Repairs,
+}
+
+/// What came of repairs.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Repairs {
+    /// Kills before a repair's first change.
+    pub(crate) untouched: u64,
+    /// Kills after that, of which the log does not know.
+    pub(crate) begun: u64,
+    /// Kills after the log was another one.
+    pub(crate) changed: u64,
+    /// Damaged logs that were repaired in the end.
+    pub(crate) repaired: u64,
+    /// Records that the damage has cost.
+    pub(crate) given_up: u64,
+}
+
+impl Repairs {
+    fn add(&mut self, other: &Self) {
+        self.untouched += other.untouched;
+        self.begun += other.begun;
+        self.changed += other.changed;
+        self.repaired += other.repaired;
+        self.given_up += other.given_up;
+    }
+}
+
+impl fmt::Display for Repairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { untouched, begun, changed, repaired, given_up } = self;
+        let killed = untouched + begun + changed;
+        write!(
+            f,
+            "{killed} kills of a repair ({untouched} before its first change, {begun} within, {changed} after the "
+        )?;
+        write!(f, "MANIFEST was updated), {repaired} damaged logs repaired, {given_up} records given up to the damage")
+    }
 }
 
 impl Tally {
@@ -36,6 +75,7 @@ impl Tally {
         self.appended += other.appended;
         self.acknowledged += other.acknowledged;
         self.checked += other.checked;
+        self.repairs.add(&other.repairs);
     }
 }
 
@@ -50,6 +90,10 @@ impl fmt::Display for Tally {
                 write!(f, ", {count} in a {what}")?;
             }
         }
-        write!(f, "), {appended} records appended, {acknowledged} acknowledged, {checked} checked, 0 lost")
+        write!(f, ")")?;
+        if self.repairs.repaired > 0 {
+            write!(f, ", {}", self.repairs)?;
+        }
+        write!(f, ", {appended} records appended, {acknowledged} acknowledged, {checked} checked, 0 lost")
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::crash_test::mixed::gaps::Gaps;
 use crate::crash_test::mixed::line::Line;
-use crate::crash_test::mixed::unit::{Name, Source, Unit};
+use crate::crash_test::mixed::unit::{MOST_RECORDS, Name, Source, Unit};
 
 /// A record of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,11 +42,21 @@ pub(crate) struct Ledger {
     pub(crate) source: Source,
     /// Which records must be there.
     records: BTreeMap<u64, Part>,
+    /// Which ones were there and are truncated, if they may come back with a manifest that is made anew.
+    truncated: Option<BTreeMap<u64, Part>>,
+    /// Units that were under way when a writer was killed: of these, too, some may have been truncated.
+    put_away: Vec<Name>,
+    /// Below this number a repair may have brought records back.
+    back_below: u64,
+    /// Which numbers a repair has left without a record.
+    gaps: Gaps,
     /// Whether the log was ever shown.
     exists: bool,
     /// The log is this, or what it becomes by the changes that are under way.
     seen: Seen,
     round: u32,
+    /// Whether no writer has begun since all that was under way was settled.
+    is_idle: bool,
     /// The next unit of each thread.
     next: Vec<u64>,
     /// What was begun, and not said to be done.
@@ -65,9 +76,14 @@ impl Ledger {
         Self {
             source,
             records: BTreeMap::new(),
+            truncated: None,
+            put_away: Vec::new(),
+            back_below: 0,
+            gaps: Gaps::default(),
             exists: false,
             seen: Seen { first: 1, last: 0, checkpoint: 0 },
             round: 0,
+            is_idle: true,
             next: vec![0; threads as usize],
             checkpoint: None,
             front: None,
@@ -78,11 +94,26 @@ impl Ledger {
         }
     }
 
+    /// What is truncated is remembered.
+    pub(crate) fn remembering(self) -> Self {
+        Self { truncated: Some(BTreeMap::new()), ..self }
+    }
+
     /// Another writer begins. The one before was killed, and what it left was settled.
     pub(crate) fn begin(&mut self, round: u32) {
-        self.round = round;
+        self.put_away();
+        (self.round, self.is_idle) = (round, false);
         self.next.fill(0);
         (self.unsealed, self.acknowledged, self.adopted) = (false, 0, 0);
+    }
+
+    /// The writer is gone, and what it had under way may be among what is truncated.
+    fn put_away(&mut self) {
+        if !self.is_idle && self.truncated.is_some() {
+            let names = self.names_under_way();
+            self.put_away.extend(names);
+        }
+        self.is_idle = true;
     }
 
     /// Whether the log was ever shown.
@@ -123,6 +154,26 @@ impl Ledger {
     /// The records that must be there, by their numbers.
     pub(crate) fn records(&self) -> &BTreeMap<u64, Part> {
         &self.records
+    }
+
+    /// The numbers that a repair has left without a record.
+    pub(crate) fn gaps(&self) -> &Gaps {
+        &self.gaps
+    }
+
+    /// A repair makes the log what `seen` says and leaves the records `lost` out. Whatever else is there must be what it
+    /// was; if the log begins further in front, what was truncated is back. Nobody appends meanwhile.
+    pub(crate) fn repair(&mut self, seen: Seen, lost: &[(u64, u64)]) {
+        self.put_away();
+        self.back_below = self.seen.first;
+        let back = self.truncated.as_mut().map(|truncated| truncated.split_off(&seen.first));
+        self.records.extend(back.into_iter().flatten());
+        self.records = self.records.split_off(&seen.first);
+        for (first, last) in lost {
+            self.records.retain(|seq, _| !(first..=last).contains(&seq));
+            self.gaps.add(*first, *last);
+        }
+        (self.seen, self.is_idle) = (seen, true);
     }
 
     /// Takes note of a line; the error says which promise it breaks.
@@ -186,12 +237,17 @@ impl Ledger {
     /// truncated meanwhile.
     fn add(&mut self, seq: u64, name: Name, from: usize, count: usize) -> Result<(), String> {
         for (seq, at) in (seq..).zip(from..count) {
-            if seq >= self.seen.first
-                && let Some(other) = self.records.insert(seq, Part { name, at, count })
-            {
-                return Err(format!("number {seq} was given to {name} and, before, to {}", other.name));
+            if self.gaps.hold(seq, seq) {
+                return Err(format!("number {seq} was given to {name} and, before, to a record that is lost"));
             }
             self.seen.last = self.seen.last.max(seq);
+            if seq < self.seen.first {
+                self.truncated.as_mut().and_then(|truncated| truncated.insert(seq, Part { name, at, count }));
+                continue;
+            }
+            if let Some(other) = self.records.insert(seq, Part { name, at, count }) {
+                return Err(format!("number {seq} was given to {name} and, before, to {}", other.name));
+            }
         }
         Ok(())
     }
@@ -202,12 +258,19 @@ impl Ledger {
         after < self.seen.first || self.records.get(&after).is_some_and(ends)
     }
 
+    /// The first record if those up to `up_to` are removed: a log does not begin with a gap by that.
+    fn first_behind(&self, up_to: u64) -> u64 {
+        self.gaps.behind(up_to + 1)
+    }
+
     fn drop_front(&mut self, up_to: u64) {
         if up_to >= self.seen.first {
-            self.seen.first = up_to + 1;
+            self.seen.first = self.first_behind(up_to);
             // It was there, acknowledged or not, and its number is not given again.
             self.seen.last = self.seen.last.max(up_to);
-            self.records = self.records.split_off(&self.seen.first);
+            let rest = self.records.split_off(&self.seen.first);
+            let gone = std::mem::replace(&mut self.records, rest);
+            self.truncated.iter_mut().for_each(|truncated| truncated.extend(&gone));
         }
     }
 
@@ -233,7 +296,7 @@ impl Ledger {
             _ => {}
         }
         match self.front.take() {
-            Some(up_to) if seen.first == up_to + 1 => self.drop_front(up_to),
+            Some(up_to) if seen.first == self.first_behind(up_to) => self.drop_front(up_to),
             _ => {}
         }
         match self.checkpoint.take() {
@@ -261,16 +324,32 @@ impl Ledger {
         Ok(())
     }
 
-    /// The units that may be there though they were not acknowledged: the next one of each thread.
+    /// The units that may be there though they were not acknowledged: the next one of each thread; after a repair those
+    /// that were truncated before they could be acknowledged.
     pub(crate) fn under_way(&self) -> Vec<(Name, Unit)> {
-        let names =
-            self.next.iter().zip(0..).map(|(counter, thread)| Name { round: self.round, thread, counter: *counter });
-        names.map(|name| (name, self.source.unit(name))).collect()
+        let names = if self.is_idle { self.put_away.clone() } else { self.names_under_way() };
+        names.into_iter().map(|name| (name, self.source.unit(name))).collect()
+    }
+
+    fn names_under_way(&self) -> Vec<Name> {
+        let name = |(counter, thread): (&u64, u32)| Name { round: self.round, thread, counter: *counter };
+        self.next.iter().zip(0..).map(name).collect()
+    }
+
+    /// How many records may be there at most though they were not acknowledged.
+    pub(crate) fn most_new(&self) -> usize {
+        MOST_RECORDS * if self.is_idle { self.put_away.len().max(1) } else { self.next.len() }
+    }
+
+    /// Whether the record `seq` may be there though it was not acknowledged.
+    pub(crate) fn may_be_new(&self, seq: u64) -> bool {
+        !self.is_idle || seq < self.back_below
     }
 
     /// A unit that was not acknowledged was seen, as far as it was not truncated, and what was seen stays.
     pub(crate) fn adopt(&mut self, seq: u64, name: Name, from: usize, count: usize) -> Result<(), String> {
         self.adopted += (count - from) as u64;
-        self.add(seq, name, from, count)
+        // What was truncated of it comes with it.
+        self.add(seq.saturating_sub(from as u64), name, 0, count)
     }
 }

@@ -1,11 +1,12 @@
 //! A writer of several threads that appends single records and batches, submits, checkpoints, truncates and cuts, all mixed,
 //! and a parent that holds the log to every line it was told.
 
-mod check;
-mod ledger;
-mod line;
+pub(crate) mod check;
+mod gaps;
+pub(crate) mod ledger;
+pub(crate) mod line;
 pub(crate) mod rounds;
-mod unit;
+pub(crate) mod unit;
 pub(crate) mod writer;
 
 use clap::ValueEnum;
@@ -22,6 +23,8 @@ pub(crate) struct Mix {
     pub(crate) cut: bool,
     /// Who prepares and seals segments.
     pub(crate) background: Hosted,
+    /// Whether what it leaves is damaged and repaired before it goes on.
+    pub(crate) repair: bool,
 }
 
 /// Who prepares and seals segments.

@@ -58,18 +58,17 @@ impl Aim {
 }
 
 /// A log, and what came of the rounds so far.
-struct Rounds<'a> {
-    setup: &'a Setup,
-    mix: &'a Mix,
-    random: Random,
-    ledger: Ledger,
-    tally: Tally,
+pub(crate) struct Rounds<'a> {
+    pub(crate) setup: &'a Setup,
+    pub(crate) mix: &'a Mix,
+    pub(crate) random: Random,
+    pub(crate) ledger: Ledger,
+    pub(crate) tally: Tally,
 }
 
 /// Runs the rounds; the error says what was lost.
 pub(crate) fn run(setup: &Setup, mix: &Mix) -> Result<Tally, String> {
-    let random = Random::new(setup.seed);
-    let mut rounds = Rounds { setup, mix, random, ledger: empty_ledger(setup, mix), tally: Tally::default() };
+    let mut rounds = Rounds::new(setup, mix);
     for round in 1..=setup.rounds {
         rounds.one(round).map_err(|e| format!("round {round}: {e}"))?;
     }
@@ -77,11 +76,19 @@ pub(crate) fn run(setup: &Setup, mix: &Mix) -> Result<Tally, String> {
 }
 
 fn empty_ledger(setup: &Setup, mix: &Mix) -> Ledger {
-    Ledger::new(Source { seed: setup.seed, segment_size: setup.log.segment_size }, mix.threads)
+    let ledger = Ledger::new(Source { seed: setup.seed, segment_size: setup.log.segment_size }, mix.threads);
+    if mix.repair { ledger.remembering() } else { ledger }
 }
 
-impl Rounds<'_> {
-    fn one(&mut self, round: u32) -> Result<(), String> {
+impl<'a> Rounds<'a> {
+    /// A log that is not there yet.
+    pub(crate) fn new(setup: &'a Setup, mix: &'a Mix) -> Self {
+        let (random, ledger) = (Random::new(setup.seed), empty_ledger(setup, mix));
+        Self { setup, mix, random, ledger, tally: Tally::default() }
+    }
+
+    /// Lets a writer go on in the log, kills it and checks what it leaves.
+    pub(crate) fn one(&mut self, round: u32) -> Result<(), String> {
         let Ended { heard, killed } = self.kill(round).map_err(|e| e.to_string())?;
         self.ledger.begin(round);
         self.hold_to(&heard, killed)
@@ -123,6 +130,7 @@ impl Rounds<'_> {
             appended: ledger.acknowledged() + ledger.adopted(),
             acknowledged: ledger.acknowledged(),
             checked: checked.records,
+            ..Tally::default()
         });
         Ok(())
     }
