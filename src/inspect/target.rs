@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::manifest::Header;
 use crate::format::name::{LOCK, MANIFEST, SegmentName, UNFINISHED};
-use crate::format::salted_crc;
-use crate::format::segment::{FRAMES_AT, Identity, MIN_CAPACITY};
+use crate::format::segment::{FRAMES_AT, Identity, MIN_CAPACITY, PUBLISHED_AT};
+use crate::format::{get_u64, salted_crc};
 use crate::inspect::files::Loaded;
 use crate::inspect::make::unfinished_ordinal;
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::reader::attend;
 use crate::recovery::examine::{Access, check_files, examine};
 use crate::recovery::{random_id, take_lock};
+use crate::scan::is_zero;
 use crate::storage::{Listed, Storage, StoredFile};
 
 /// What the mark of an unfinished copy says to whoever finds it.
@@ -105,7 +105,9 @@ impl Target {
             return refuse("records were appended to the copy that is there; keep it, and give another directory");
         }
         let state_is_lost = copy.meta != log.meta || copy.header.checkpoint_seq > log.header.checkpoint_seq;
-        if !is_as_left(copy) && state_is_lost {
+        // A copy publishes nothing in the segment in which it would go on, and every open for writing does.
+        let was_opened = get_u64(&found.last().head, PUBLISHED_AT) != 0;
+        if was_opened && state_is_lost {
             return refuse(
                 "the copy that is there was opened for writing, and its metadata or checkpoint are not the log's; \
                  keep it, and give another directory",
@@ -121,11 +123,13 @@ impl Target {
         let mut found = Vec::new();
         for file in listed.iter().filter(|file| file.is_file) {
             let Some(ordinal) = SegmentName::decode(&file.name).filter(|ordinal| !is_named(*ordinal)) else { continue };
-            let identity = Loaded::read(&self.storage, &file.name, FRAMES_AT)?.identity();
+            let loaded = Loaded::read(&self.storage, &file.name, MIN_CAPACITY)?;
+            let identity = loaded.identity();
             let is_whole = |identity: &Identity| (identity.ordinal, identity.capacity) == (ordinal, file.len);
             let is_own = identity.is_some_and(|identity| identity.log_id == self.log_id);
-            // Where the mark stands every segment is one of this copy; beside a manifest other people's files may stand.
-            if is_own || (current.is_none() && identity.is_none()) {
+            // What was being prepared does not say yet what it is; a file that holds anything may be somebody else's.
+            let is_empty = || file.len <= MIN_CAPACITY as u64 && is_zero(&loaded.head) && is_zero(&loaded.frames);
+            if is_own || is_empty() {
                 found.push((ordinal, identity.filter(is_whole)));
             }
         }
@@ -201,12 +205,6 @@ fn mark(out: &Storage) -> Result<()> {
     file.write_at(MARK.as_bytes(), 0)?;
     file.sync()?;
     out.sync_dir()
-}
-
-/// Whether nobody has opened the copy for writing since it was made.
-fn is_as_left(copy: &Manifest) -> bool {
-    let Header { clean_offset, .. } = copy.header;
-    copy.spares().is_empty() && copy.active().capacity == MIN_CAPACITY as u64 && clean_offset == FRAMES_AT as u64
 }
 
 /// An id for a copy of the log `of`: a half of its own, and a half that says of which log it is a copy.
