@@ -137,8 +137,11 @@ fn assert_finished(copy: &Path) {
     assert!(stat.segments.iter().all(|segment| segment.role != SegmentRole::Spare), "{:?}", stat.segments);
 }
 
+/// What becomes of a log before it is copied.
+type Life = fn(&Wal);
+
 /// Logs that differ in everything that a copy has to take care of.
-fn lives() -> Vec<(&'static str, fn(&Wal))> {
+fn lives() -> Vec<(&'static str, Life)> {
     vec![
         ("nothing", |_| {}),
         ("one record", |wal| fill(wal, 1)),

@@ -16,6 +16,7 @@ use crate::inspect::files::Loaded;
 use crate::inspect::make::{Filling, Frames, begin, capacity_for, unfinished, write_sealed};
 use crate::inspect::target::Target;
 use crate::inspect::verify::Progress;
+use crate::inspect::wanted::{bytes_behind, first_wanted, following, record, refuse_apart};
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::reader::state;
 use crate::recovery::{draw_salt, next_ordinal, sync_names};
@@ -60,22 +61,6 @@ pub(crate) fn copy(
     let copied = Copy::prepare(&log, &snapshot, first_seq, &mut target, progress).and_then(Copy::run);
     let closed = target.close();
     copied.and_then(|copied| closed.map(|()| copied))
-}
-
-/// The number with which a copy of what is behind `after` begins.
-fn first_wanted(snapshot: &Snapshot, after: u64) -> Result<u64> {
-    let (first_seq, last_seq) = (snapshot.first_seq(), snapshot.last_seq());
-    match after {
-        0 => Ok(first_seq),
-        _ if after > last_seq => Err(Error::Ahead { last_seq }),
-        _ if after + 1 < first_seq => Err(Error::Truncated { first_seq }),
-        // Where the front was truncated inside a batch, the log begins there too.
-        _ if after + 1 == first_seq => Ok(first_seq),
-        _ => match snapshot.end_of(after)? {
-            Some((_, false)) => Err(Error::InsideBatch { seq: after }),
-            _ => Ok(after + 1),
-        },
-    }
 }
 
 struct Copy<'a> {
@@ -399,59 +384,4 @@ impl<'a> Copy<'a> {
             && copy.meta == self.log.meta;
         if is_right { Ok(()) } else { Err(self.reads_otherwise(storage.dir())) }
     }
-}
-
-/// Refuses a finished copy that what the log has does not continue.
-fn refuse_apart(dir: &Path, copy: &Manifest, view: &View, first_seq: u64) -> Result<()> {
-    let (copy_first, copy_end) = (copy.header.first_seq, copy.active().base_seq);
-    let reason = if copy_first > first_seq {
-        format!(
-            "the copy that is there begins with record {copy_first}, and records from {first_seq} on are wanted; \
-             say so (`--after {}`), or give another directory",
-            copy_first - 1
-        )
-    } else if copy_end > view.last_seq() + 1 {
-        format!(
-            "the copy that is there ends with record {}, and the log with {}: it was cut back, or has lost them; keep \
-             the copy, and give another directory",
-            copy_end - 1,
-            view.last_seq()
-        )
-    } else if copy_end < view.first_seq {
-        format!(
-            "the copy that is there ends with record {}, and the log begins with {}: what is between was truncated \
-             before it was copied; keep the copy, and give another directory",
-            copy_end - 1,
-            view.first_seq
-        )
-    } else {
-        return Ok(());
-    };
-    Err(Error::destination(dir, reason))
-}
-
-/// The next record; what was lost in a repair is lost in the copy.
-fn record(cursor: &mut Cursor, view: &View) -> Result<Option<Located>> {
-    loop {
-        match cursor.advance(view) {
-            Some(Err(Error::Gap { .. })) => {}
-            other => return other.transpose(),
-        }
-    }
-}
-
-/// The number of the first record from `seq` on.
-fn following(view: &View, seq: u64) -> Option<u64> {
-    let mut segments = (0..view.shown).map(|index| (view.segments[index].base_seq(), view.end_of(index).count));
-    segments.find(|(base, count)| *count > 0 && base + count > seq).map(|(base, _)| base.max(seq))
-}
-
-/// How many bytes of frames there are from the record `seq` on.
-fn bytes_behind(view: &View, seq: u64) -> Result<u64> {
-    if seq > view.last_seq() {
-        return Ok(0);
-    }
-    let from = Cursor::behind(view, seq - 1)?;
-    let whole: usize = (from.index + 1..view.shown).map(|index| view.end_of(index).offset - FRAMES_AT).sum();
-    Ok((whole + view.end_of(from.index).offset - from.at) as u64)
 }

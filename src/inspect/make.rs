@@ -16,7 +16,7 @@ use crate::segment::file_name;
 use crate::storage::{Storage, StoredFile};
 
 /// What follows the name of a segment that is being made.
-const UNFINISHED: &str = ".new";
+const BEING_MADE: &str = ".new";
 
 /// How much is written by one call.
 const CHUNK: usize = 1 << 20;
@@ -142,12 +142,12 @@ pub(crate) fn write_sealed(
 /// The name of the segment `ordinal` while it is being made. Without a manifest a segment that is there in part would
 /// count as a lost one: it gets its own name when it is whole.
 pub(crate) fn unfinished(ordinal: u64) -> String {
-    format!("{}{UNFINISHED}", file_name(ordinal).as_str())
+    format!("{}{BEING_MADE}", file_name(ordinal).as_str())
 }
 
 /// The ordinal of the segment that is being made under `name`, if one is.
 pub(crate) fn unfinished_ordinal(name: &str) -> Option<u64> {
-    SegmentName::decode(name.strip_suffix(UNFINISHED)?)
+    SegmentName::decode(name.strip_suffix(BEING_MADE)?)
 }
 
 /// A sealed segment that is being written.

@@ -22,6 +22,7 @@ mod stat;
 mod survey;
 mod target;
 mod verify;
+mod wanted;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -325,7 +325,7 @@ fn on_a_full_disk_the_copy_waits_for_space() {
     let second = make();
     let grown = Command::new("mount").args(["-o", "remount,size=10m"]).arg(&small).output();
     let third = make();
-    let files = copy.exists().then(|| files_of(&copy)).unwrap_or_default();
+    let files = if copy.exists() { files_of(&copy) } else { Files::new() };
     let unmounted = Command::new("umount").arg(&small).output();
     assert!(unmounted.is_ok_and(|ran| ran.status.success()) && grown.is_ok_and(|ran| ran.status.success()));
     for full in [first, second] {

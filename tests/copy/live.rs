@@ -136,7 +136,7 @@ fn copy_beside(lives: usize, copies: usize) {
         let (log, stop, cuts) = (bed.log(), Arc::clone(&stop), Arc::clone(&cuts));
         std::thread::spawn(move || write(&log, &stop, &cuts, lives))
     };
-    while Log::open(bed.log()).and_then(|log| log.stat()).is_ok_and(|stat| stat.last_seq > 0) == false {
+    while !Log::open(bed.log()).and_then(|log| log.stat()).is_ok_and(|stat| stat.last_seq > 0) {
         std::thread::yield_now();
     }
     let (mut updates, mut parted) = (0, 0);

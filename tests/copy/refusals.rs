@@ -10,6 +10,9 @@ use mmap_wal::{Act, Error, Observer, Reader, Wal};
 use crate::fixture::{FRAMES_AT, files_of, log_files_of, segment, write_files};
 use crate::{Bed, FRAME, assert_same, batches, body, copy, fill, options, repair, state_of};
 
+/// What becomes of a log.
+type Change = fn(&Wal);
+
 /// Refuses to copy, says so with `part`, and leaves what is there as it is.
 fn refuses(log: &Path, to: &Path, part: &str) {
     let before = to.is_dir().then(|| log_files_of(to));
@@ -89,21 +92,21 @@ fn a_copy_that_somebody_writes_to_is_locked() {
 #[test]
 fn a_copy_that_the_log_does_not_continue_is_kept() {
     let life = |wal: &Wal| fill(wal, 40);
-    let cases: [(&str, &dyn Fn(&Wal)); 5] = [
-        ("ends with record 40, and the log with 30", &|wal| wal.truncate_back(30).expect("a cut")),
-        ("no record 31 like that of the copy", &|wal| {
+    let cases: [(&str, Change); 5] = [
+        ("ends with record 40, and the log with 30", |wal| wal.truncate_back(30).expect("a cut")),
+        ("no record 31 like that of the copy", |wal| {
             wal.truncate_back(30).expect("a cut");
             for _ in 0..20 {
                 wal.append(b"another life").expect("an append");
             }
         }),
-        ("begins with 46", &|wal| {
+        ("begins with 46", |wal| {
             fill(wal, 10);
             wal.truncate_front(45).expect("a truncation");
         }),
-        ("begins with 1000", &|wal| wal.reset(1000).expect("a reset")),
+        ("begins with 1000", |wal| wal.reset(1000).expect("a reset")),
         // The same bytes, but in other batches.
-        ("no record 31 like that of the copy", &|wal| {
+        ("no record 31 like that of the copy", |wal| {
             wal.truncate_back(30).expect("a cut");
             batches(wal, &[10]);
         }),
@@ -131,11 +134,11 @@ fn a_cut_that_is_filled_with_the_same_records_is_no_difference() {
 
 #[test]
 fn a_copy_that_was_written_to_is_kept() {
-    let cases: [(&str, &dyn Fn(&Wal)); 4] = [
-        ("records were appended", &|wal| fill(wal, 1)),
-        ("the copy that is there ends with record", &|wal| fill(wal, 20)),
-        ("its metadata or checkpoint", &|wal| wal.set_meta(b"its own").expect("metadata")),
-        ("its metadata or checkpoint", &|wal| wal.checkpoint(11).expect("a checkpoint")),
+    let cases: [(&str, Change); 4] = [
+        ("records were appended", |wal| fill(wal, 1)),
+        ("the copy that is there ends with record", |wal| fill(wal, 20)),
+        ("its metadata or checkpoint", |wal| wal.set_meta(b"its own").expect("metadata")),
+        ("its metadata or checkpoint", |wal| wal.checkpoint(11).expect("a checkpoint")),
     ];
     for (i, (part, change)) in cases.into_iter().enumerate() {
         let bed = Bed::after(|wal| {
