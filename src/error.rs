@@ -59,6 +59,20 @@ pub enum Error {
         path: Box<PathBuf>,
     },
 
+    /// The directory holds a copy of a log that was not finished, so it is not known what is missing.
+    #[error(
+        "{} holds a copy of a log that was not finished; make the same copy again, or remove the directory",
+        path.display()
+    )]
+    UnfinishedCopy {
+        /// The directory.
+        path: Box<PathBuf>,
+    },
+
+    /// The log is not copied to that directory. Nothing that was there has changed.
+    #[error("cannot copy to {}: {}", .0.path.display(), .0.reason)]
+    Destination(Box<Destination>),
+
     /// The files belong to another log, or the log to another user.
     #[error("{} is not part of this log: {}; check that the directory is the right one", .0.path.display(), .0.reason)]
     Foreign(Box<Foreign>),
@@ -111,12 +125,12 @@ pub enum Error {
         last_seq: u64,
     },
 
-    /// A cut inside a batch.
+    /// A cut, or the start of a copy, inside a batch.
     #[error(
-        "sequence number {seq} is inside a batch, which is there whole or not at all; cut behind the batch's last record"
+        "sequence number {seq} is inside a batch, which is there whole or not at all; give the number of its last record"
     )]
     InsideBatch {
-        /// Where the cut was wanted.
+        /// Where it was wanted.
         seq: u64,
     },
 
@@ -221,6 +235,15 @@ pub struct Foreign {
     pub reason: &'static str,
 }
 
+/// A directory that a log is not copied to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// The directory.
+    pub path: PathBuf,
+    /// Why not, and what to do.
+    pub reason: String,
+}
+
 /// An option that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidOptions {
@@ -253,6 +276,11 @@ impl Error {
     /// An option out of its range.
     pub(crate) fn invalid(field: &'static str, reason: &'static str) -> Self {
         Self::InvalidOptions(Box::new(InvalidOptions { field, reason }))
+    }
+
+    /// A directory that a log is not copied to.
+    pub(crate) fn destination(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Destination(Box::new(Destination { path: path.to_owned(), reason: reason.into() }))
     }
 
     /// Whether this says that something may not be done.

@@ -74,6 +74,11 @@ pub(crate) fn attend(storage: &Storage) -> Result<Arc<StoredFile>> {
 
 /// Everything that is there now.
 pub(crate) fn snapshot(storage: &Storage, readers: &Arc<StoredFile>) -> Result<Snapshot> {
+    state(storage, readers).map(|(_, snapshot)| snapshot)
+}
+
+/// Everything that is there now, and the manifest that says so.
+pub(crate) fn state(storage: &Storage, readers: &Arc<StoredFile>) -> Result<(Manifest, Snapshot)> {
     let mut mapped = Mapped::new();
     let (observed, segments) = settled(storage, |storage, manifest| {
         check_files(storage, &manifest.entries, &storage.list()?)?;
@@ -91,14 +96,15 @@ pub(crate) fn snapshot(storage: &Storage, readers: &Arc<StoredFile>) -> Result<S
         Ok((observed, segments))
     })?;
     let header = observed.manifest.header;
-    Ok(Snapshot::new(View {
+    let snapshot = Snapshot::new(View {
         shown: segments.len(),
         segments: Arc::new(segments),
         end: observed.examined.end(),
         first_seq: header.first_seq,
         checkpoint_seq: header.checkpoint_seq,
         _readers: Arc::clone(readers),
-    }))
+    });
+    Ok((observed.manifest, snapshot))
 }
 
 /// Looks at the log until what is seen holds together.

@@ -81,6 +81,11 @@ impl Snapshot {
         Ok(IntoReplay { view: self.view, cursor })
     }
 
+    /// What is shown.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
     /// What is shown, and the way to what is behind `after`.
     ///
     /// # Errors

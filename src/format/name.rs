@@ -11,6 +11,9 @@ pub(crate) const MANIFEST: &str = "MANIFEST";
 /// The manifest that is being brought into being; a leftover after a crash.
 pub(crate) const MANIFEST_TMP: &str = "MANIFEST.tmp";
 
+/// Stands where a copy of a log is being made, until its manifest is there; no part of a log.
+pub(crate) const UNFINISHED: &str = "UNFINISHED";
+
 const DIGITS: usize = 20;
 const SUFFIX: &[u8; 4] = b".wal";
 const LEN: usize = DIGITS + SUFFIX.len();

@@ -4,6 +4,8 @@
 //! writer, and on a log that is damaged.
 
 mod assess;
+mod compare;
+mod copy;
 mod ending;
 mod files;
 mod frames;
@@ -18,7 +20,9 @@ mod runs;
 mod salvage;
 mod stat;
 mod survey;
+mod target;
 mod verify;
+mod wanted;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +32,7 @@ use crate::inspect::survey::Survey;
 use crate::reader::{attend, present};
 use crate::storage::{Observer, Storage, StoredFile};
 
+pub use crate::inspect::copy::Copied;
 pub use crate::inspect::frames::{Frames, RawFrame};
 pub use crate::inspect::live::{LiveStat, ReaderStat};
 pub use crate::inspect::plan::{Lost, NewSegment, RebuiltManifest, RepairPlan, SetAside};
@@ -198,5 +203,49 @@ impl Log {
     /// is not empty.
     pub fn salvage(&self, dir: impl AsRef<Path>) -> Result<Salvage> {
         salvage::salvage(&self.storage, dir.as_ref())
+    }
+
+    /// Copies the log, as it is at this moment, to the directory `dir`: a backup, also while it is written. The copy is a
+    /// log of its own with the same numbers, tags, batches, gaps, checkpoint, metadata and user tag, closed, in segments
+    /// that are no larger than what they hold.
+    ///
+    /// `after` is the last record that is not wanted; 0 copies everything. It must end a batch, or be the record in front
+    /// of the log's first. `dir` must not be there, be empty, or hold an earlier copy of this log:
+    ///
+    /// - If that was not finished, this one goes on where it ended. Until then nothing opens what is in `dir`
+    ///   ([`Error::UnfinishedCopy`](crate::Error::UnfinishedCopy)).
+    /// - If it was finished, what came since is added. Records that the log has truncated meanwhile stay in the copy.
+    ///
+    /// Everything that `dir` holds is read from the files and compared with the log (what the log has truncated, with its
+    /// checksums), and everything is durable, before this returns. `progress` is called every now and then.
+    ///
+    /// What was published is copied, also what is not durable yet: if the log loses that in a failure of power, it is no
+    /// longer the log that was copied, and `dir` is refused from then on.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), mmap_wal::Error> {
+    /// # let dir = tempfile::tempdir().expect("a temporary directory");
+    /// # let (data, backup) = (dir.path().join("data"), dir.path().join("backup"));
+    /// use mmap_wal::{Reader, Wal, inspect::Log};
+    /// let wal = Wal::open(&data)?;
+    /// wal.append(b"one")?;
+    /// assert_eq!(Log::open(&data)?.copy(&backup, 0, |_| {})?.records, 1);
+    /// wal.append(b"two")?;
+    /// assert_eq!(Log::open(&data)?.copy(&backup, 0, |_| {})?.records, 1);
+    /// assert_eq!(Reader::open(&backup)?.snapshot()?.last_seq(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Reader::snapshot`](crate::Reader::snapshot) and a replay of it, if the log is damaged: then the copy is not
+    /// finished, or what it was. [`Error::Destination`](crate::Error::Destination) if `dir` is no place for this copy, and
+    /// then nothing in it has changed; [`Error::Locked`](crate::Error::Locked) if somebody writes there;
+    /// [`Error::Truncated`](crate::Error::Truncated), [`Error::Ahead`](crate::Error::Ahead) or
+    /// [`Error::InsideBatch`](crate::Error::InsideBatch) for an `after` that cannot be;
+    /// [`Error::NoSpace`](crate::Error::NoSpace) and [`Error::Io`](crate::Error::Io), after which the same copy can be made
+    /// again.
+    pub fn copy(&self, dir: impl AsRef<Path>, after: u64, mut progress: impl FnMut(Progress)) -> Result<Copied> {
+        copy::copy(&self.storage, &self.readers, dir.as_ref(), after, &mut progress)
     }
 }

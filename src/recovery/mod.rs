@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::error::{Error, Foreign, Result};
 use crate::format::PAGE;
 use crate::format::manifest::{Entry, Header, MAX_NUMBER};
-use crate::format::name::{LOCK, MANIFEST, MANIFEST_TMP, READERS, SegmentName};
+use crate::format::name::{LOCK, MANIFEST, MANIFEST_TMP, READERS, SegmentName, UNFINISHED};
 use crate::format::segment::MAX_CAPACITY;
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::map::Tail;
@@ -178,8 +178,11 @@ fn create(storage: &Storage, options: &Options, listed: &[Listed], new_names: &[
     ManifestFile::create(storage, Manifest { header, meta: Vec::new(), entries })
 }
 
-/// Refuses a directory that holds segments of a log whose manifest is gone.
+/// Refuses a directory that holds segments of a log whose manifest is gone, or that did not come.
 pub(crate) fn refuse_lost_manifest(storage: &Storage, listed: &[Listed]) -> Result<()> {
+    if listed.iter().any(|file| file.name == UNFINISHED) {
+        return Err(Error::UnfinishedCopy { path: Box::new(storage.dir().to_owned()) });
+    }
     for file in listed {
         let Some(ordinal) = SegmentName::decode(&file.name) else { continue };
         if !file.is_file || !is_unfinished(storage, ordinal, file)? {
@@ -218,7 +221,7 @@ fn prepare_first(storage: &Storage, options: &Options, log_id: [u8; 16], ordinal
 
 /// Makes the name of the directory durable, and of every directory above it that was made, now or by a creation that was
 /// killed before it came to that: nobody can tell the latter, so it is all of them on this file system.
-fn sync_names(storage: &Storage, changed: &[PathBuf]) -> Result<()> {
+pub(crate) fn sync_names(storage: &Storage, changed: &[PathBuf]) -> Result<()> {
     for dir in changed {
         storage.sync_other_dir(dir)?;
     }

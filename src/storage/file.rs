@@ -46,6 +46,17 @@ impl StoredFile {
         self.storage.act(act, || self.file.write_all_at(bytes, offset))
     }
 
+    /// Lets the next read of what was synced come from the device, where the system can be asked to.
+    pub(crate) fn forget_cached(&self) -> Result<()> {
+        #[cfg(target_os = "linux")]
+        self.storage.act(Act::Read(&self.path), || {
+            // Advice: where it is not taken, what is read is what the system holds for the device.
+            let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+            Ok(())
+        })?;
+        Ok(())
+    }
+
     /// Makes what was written durable.
     pub(crate) fn sync(&self) -> Result<()> {
         self.storage.act(Act::SyncFile(&self.path), || self.file.sync_data())

@@ -59,6 +59,11 @@ impl Storage {
         Self(Arc::new(Inner { dir: dir.clone(), file_mode: *file_mode, lock_memory, observer: observer.clone() }))
     }
 
+    /// Another directory, under the same eyes; new files get `file_mode`.
+    pub(crate) fn elsewhere(&self, dir: &Path, file_mode: u32) -> Self {
+        Self::new(dir, file_mode, self.0.observer.clone())
+    }
+
     /// Whether somebody looks at what is asked of the file system.
     pub(crate) fn is_observed(&self) -> bool {
         self.0.observer.is_some()
@@ -94,6 +99,37 @@ impl Storage {
             Some(observer) => observer.before(&act).and_then(|()| run()).inspect(|_| observer.after(&act)),
         };
         done.map_err(|source| Error::io(act.verb(), act.path(), source))
+    }
+
+    /// What stands under the directory's own name, which may be a link; `None` if nothing does.
+    pub(crate) fn kind(&self) -> Result<Option<std::fs::FileType>> {
+        self.act(Act::Open(&self.0.dir), || match self.0.dir.symlink_metadata() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(|found| Some(found.file_type())),
+        })
+    }
+
+    /// How many directories below `other` this one stands, or will stand; `None` if it stands elsewhere.
+    pub(crate) fn depth_in(&self, other: &Self) -> Result<Option<usize>> {
+        self.act(Act::Open(&self.0.dir), || {
+            let id = |dir: &Path| dir.metadata().map(|found| (found.dev(), found.ino()));
+            let log = id(&other.0.dir)?;
+            let whole = std::path::absolute(&self.0.dir)?;
+            let mut missing = 0;
+            for dir in whole.ancestors() {
+                match dir.canonicalize() {
+                    Ok(real) => {
+                        return Ok(real
+                            .ancestors()
+                            .position(|dir| id(dir).is_ok_and(|id| id == log))
+                            .map(|depth| depth + missing));
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => missing += 1,
+                    Err(e) => return Err(e),
+                }
+            }
+            Ok(None)
+        })
     }
 
     /// Makes the directory and those above it that are missing; returns those whose entries changed, outermost first.

@@ -95,7 +95,7 @@ pub(crate) fn complain(sentence: &str) {
 pub(crate) fn code_of(e: &Error) -> u8 {
     match e {
         Error::Corrupt(_) | Error::MissingSegment(_) | Error::NoManifest { .. } => CORRUPT,
-        Error::Foreign(_) | Error::Version { .. } => CORRUPT,
+        Error::Foreign(_) | Error::Version { .. } | Error::UnfinishedCopy { .. } => CORRUPT,
         Error::Io(failure) if matches!(failure.context, "open" | "read" | "list" | "map") => UNREADABLE,
         Error::Io(failure) if failure.context == "rebuild" => CORRUPT,
         Error::Locked { .. } => LOCKED,

@@ -3,7 +3,9 @@
 
 mod acks;
 mod append;
+mod bar;
 mod checkpoint;
+mod copy;
 mod crash_test;
 mod dump;
 mod failure;
@@ -58,6 +60,8 @@ enum Command {
     Checkpoint(checkpoint::Args),
     /// Remove the records up to one from the front.
     Truncate(truncate::Args),
+    /// Copy the log to another directory, or bring such a copy up to date.
+    Copy(copy::Args),
     /// Say what a repair would do about a damaged log, or do it.
     Repair(repair::Args),
     /// Copy every record that verifies into a new log.
@@ -101,6 +105,7 @@ fn run(command: &Command) -> Outcome {
         Command::Dump(args) => dump::run(args),
         Command::Checkpoint(args) => checkpoint::run(args),
         Command::Truncate(args) => truncate::run(args),
+        Command::Copy(args) => copy::run(args),
         Command::Repair(args) => repair::run(args),
         Command::Salvage(args) => salvage::run(args),
         Command::CrashTest(args) => crash_test::run(args),

@@ -1,13 +1,13 @@
 //! `verify`: reads everything.
 
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use mmap_wal::inspect::{Log, Verification};
 use mmap_wal::{Cut, Error, TailState};
 use serde_json::{Value, json};
 
+use crate::bar::progress_bar;
 use crate::failure::{CORRUPT, Code, FAILED, Failure, OK, Outcome, code_of, complain, sentence_of};
 use crate::stat::cut_json;
 
@@ -39,17 +39,6 @@ pub(crate) fn run(args: &Args) -> Outcome {
         complain(&torn_sentence(cut));
     }
     Ok(code(&found))
-}
-
-fn progress_bar() -> ProgressBar {
-    if !stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}");
-    let bar = ProgressBar::new(0);
-    // A style that is not understood leaves the plain one.
-    style.into_iter().for_each(|style| bar.set_style(style));
-    bar
 }
 
 /// What is torn; nothing while somebody is writing it.
