@@ -11,7 +11,7 @@ use crate::format::segment::{
 };
 use crate::format::{ALIGN, PAGE};
 use crate::identity::check_identity;
-use crate::index::SparseIndex;
+use crate::index::{Budget, Place, SparseIndex};
 use crate::map::{Map, Tail};
 use crate::planted::{Bug, planted};
 use crate::presence::Presence;
@@ -52,6 +52,7 @@ pub(crate) struct Spare {
     storage: Storage,
     path: PathBuf,
     tail: Tail,
+    index: SparseIndex,
 }
 
 impl Spare {
@@ -84,7 +85,7 @@ impl Spare {
         if how.sync_zeros && !planted(Bug::AnnounceBeforeSync) {
             storage.sync_map(file.path(), tail.map(), 0..capacity)?;
         }
-        Ok(Self { entry: how.entry(), storage: storage.clone(), path: file.path().to_owned(), tail })
+        Ok(Self::new(storage, how.entry(), &file, tail))
     }
 
     /// Makes a spare of the file of the segment `old`, which nobody looks at any more, without making it zero: the new
@@ -113,7 +114,19 @@ impl Spare {
     pub(crate) fn reopen(storage: &Storage, entry: Entry) -> Result<Self> {
         let file = storage.open_write(file_name(entry.ordinal).as_str())?;
         let tail = file.map_writable(entry.capacity as usize, FRAMES_AT)?;
-        Ok(Self { entry, storage: storage.clone(), path: file.path().to_owned(), tail })
+        Ok(Self::new(storage, entry, &file, tail))
+    }
+
+    fn new(storage: &Storage, entry: Entry, file: &StoredFile, tail: Tail) -> Self {
+        let (storage, path) = (storage.clone(), file.path().to_owned());
+        Self { entry, storage, path, tail, index: SparseIndex::default() }
+    }
+
+    /// Has memory of `budget` for where its records will stand.
+    pub(crate) fn indexed(mut self, budget: &Arc<Budget>) -> Self {
+        self.index.draw_on(budget);
+        self.index.lay_out(self.entry.capacity as usize);
+        self
     }
 
     /// Its map.
@@ -130,6 +143,7 @@ impl Spare {
         }
         let entry = Entry { base_seq, ..self.entry };
         let segment = Segment::live(&self.storage, entry, self.path, self.tail.map(), FRAMES_AT, 0);
+        *segment.index() = self.index;
         (segment, self.tail)
     }
 }
@@ -259,6 +273,12 @@ impl Segment {
     /// What is known of where its records stand.
     pub(crate) fn index(&self) -> MutexGuard<'_, SparseIndex> {
         lock(&self.index)
+    }
+
+    /// Nothing is appended to it any more.
+    pub(crate) fn settle_index(&self) {
+        let End { offset, count } = self.end();
+        self.index().settle(Place { offset, rank: count });
     }
 
     /// Its ordinal.
