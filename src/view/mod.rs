@@ -1,5 +1,7 @@
 //! What a view of a log is made of, and how one walks through it: every checksum is verified before anything is shown.
 
+mod back;
+
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -8,6 +10,8 @@ use crate::format::segment::FRAMES_AT;
 use crate::index::{Place, SparseIndex};
 use crate::segment::{End, Segment};
 use crate::storage::StoredFile;
+
+pub(crate) use crate::view::back::BackCursor;
 
 /// What is shown of a log.
 pub(crate) struct View {
@@ -319,5 +323,22 @@ mod tests {
         let (_dir, wal) = log(0);
         get(&wal.snapshot(), 1);
         get(&wal.snapshot(), COUNT / 2);
+    }
+
+    #[test]
+    fn a_replay_backwards_comes_by_each_header_a_few_times() {
+        for (memory, times) in [(1 << 20, 4), (512, 6), (0, 6)] {
+            let (_dir, wal) = log(memory);
+            let snapshot = wal.snapshot();
+            let mut expected = snapshot.last_seq();
+            let touched = touched(|| {
+                for record in snapshot.replay_back(u64::MAX).expect("a replay") {
+                    assert_eq!(record.expect("a record").seq(), expected);
+                    expected -= 1;
+                }
+            });
+            assert_eq!(expected, 0);
+            assert!(touched <= times * snapshot.last_seq(), "{touched} for {memory}");
+        }
     }
 }
