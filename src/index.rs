@@ -16,17 +16,19 @@ const SHEET_LEN: usize = 1 << 18;
 #[derive(Debug)]
 pub(crate) struct Budget {
     left: AtomicUsize,
+    /// What is left for the indexes of segments that are not appended to.
+    reserve: usize,
 }
 
 impl Budget {
     /// So many bytes.
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self { left: AtomicUsize::new(bytes) })
+        Arc::new(Self { left: AtomicUsize::new(bytes), reserve: bytes / 2 })
     }
 
-    /// Takes `bytes`, if they are there.
-    fn take(&self, bytes: usize) -> bool {
-        let rest = |left: usize| left.checked_sub(bytes);
+    /// Takes `bytes`, if they are there and `reserve` are left then.
+    fn take(&self, bytes: usize, reserve: usize) -> bool {
+        let rest = |left: usize| left.checked_sub(bytes).filter(|left| *left >= reserve);
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).is_ok()
     }
 
@@ -46,7 +48,7 @@ pub(crate) struct Sheet {
 
 impl Sheet {
     fn new(capacity: usize) -> Self {
-        let most = ((capacity - FRAMES_AT) / HEADER) as u64;
+        let most = (capacity.saturating_sub(FRAMES_AT) / HEADER) as u64;
         let mut stride = STRIDE;
         while most.div_ceil(stride) > SHEET_LEN as u64 {
             stride *= 2;
@@ -129,7 +131,7 @@ impl SparseIndex {
     /// Has a sheet for a segment of `capacity` bytes that nothing was appended to yet, if there is memory for it.
     pub(crate) fn lay_out(&mut self, capacity: usize) {
         let sheet = Sheet::new(capacity);
-        if self.budget.as_ref().is_some_and(|budget| budget.take(sheet.bytes())) {
+        if self.budget.as_ref().is_some_and(|budget| budget.take(sheet.bytes(), budget.reserve)) {
             self.sheet = Some(Arc::new(sheet));
         }
     }
@@ -185,7 +187,7 @@ impl SparseIndex {
             return true;
         }
         let more = self.marks.len().max(4);
-        if self.budget.as_ref().is_none_or(|budget| budget.take(more * size_of::<u32>())) {
+        if self.budget.as_ref().is_none_or(|budget| budget.take(more * size_of::<u32>(), 0)) {
             self.marks.reserve_exact(more);
             return true;
         }
@@ -290,6 +292,18 @@ mod tests {
             sheet.put(last, MAX_CAPACITY - 8);
             assert_eq!(sheet.at_or_before(last), Place { offset: MAX_CAPACITY - 8, rank: last });
         }
+    }
+
+    #[test]
+    fn sheets_leave_half_of_the_memory_to_what_is_looked_up() {
+        let budget = Budget::new(4000);
+        let mut indexes: Vec<SparseIndex> = (0..4).map(|_| SparseIndex::default()).collect();
+        for index in &mut indexes {
+            index.draw_on(&budget);
+            index.lay_out(FRAMES_AT + 10_000 * 32);
+        }
+        assert_eq!(indexes.iter().filter(|index| index.sheet.is_some()).count(), 2);
+        learnt(&mut indexes[3], 10_000, 64);
     }
 
     #[test]

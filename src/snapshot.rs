@@ -121,6 +121,10 @@ impl Snapshot {
 
     /// The record `seq`; `None` if it is not in this view.
     ///
+    /// It is found from one that is at most 63 records in front of it, in a segment whose records this handle appended or
+    /// an earlier lookup has come by; else the records up to it are walked through, once. (Further in front in segments
+    /// of more than 384 MiB, and with little [`Options::index_memory`](crate::Options::index_memory).)
+    ///
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) if the way there is damaged.
     pub fn get(&self, seq: u64) -> Result<Option<Record<'_>>> {
