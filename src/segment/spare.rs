@@ -74,7 +74,7 @@ impl Spare {
         if how.sync_zeros && !planted(Bug::AnnounceBeforeSync) {
             storage.sync_map(file.path(), tail.map(), 0..capacity)?;
         }
-        Ok(Self::new(storage, how.entry(), &file, tail))
+        Ok(Self::new(storage, how.entry(), file, tail))
     }
 
     /// Makes a spare of the file of the segment `old`, which nobody looks at any more, without making it zero: the new

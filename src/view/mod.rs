@@ -270,7 +270,7 @@ mod tests {
         let wal = open(&dir, index_memory);
         while wal.positions().last < COUNT {
             let last = wal.positions().last;
-            if last % 7 == 0 {
+            if last.is_multiple_of(7) {
                 let batch: Vec<_> = (1..10).map(|more| (last + more).to_le_bytes()).collect();
                 drop(wal.submit_batch(&batch).expect("a batch"));
             } else {
@@ -295,7 +295,7 @@ mod tests {
     fn a_record_that_this_handle_appended_is_found_at_once_by_64_headers_at_most() {
         let (_dir, wal) = log(1 << 20);
         assert_eq!(most(&wal.snapshot()), 64);
-        assert!(touched(|| drop(wal.snapshot().replay(COUNT - 1).expect("a replay"))) <= 64);
+        assert!(touched(|| wal.snapshot().replay(COUNT - 1).is_ok()) <= 64);
     }
 
     #[test]
