@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::snapshot::Record;
 use crate::view::{Cursor, View};
 
-/// The records that a [`Tail`] had to show when this was made.
+/// The records that a [`Tail`](crate::Tail) had to show when this was made.
 pub struct Available<'a> {
     pub(super) view: &'a Arc<View>,
     pub(super) cursor: &'a mut Cursor,
