@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::frame::{self, HEADER, Header};
 use crate::format::manifest::Entry;
 use crate::format::segment::{FRAMES_AT, MAX_CAPACITY};
+use crate::index::Sheet;
 use crate::map::{Map, Tail};
 use crate::planted::{Bug, planted};
 use crate::segment::{End, Segment, Spare, frame_size};
@@ -86,6 +87,7 @@ pub(crate) struct Writer {
     tail: Tail,
     at: usize,
     next_seq: u64,
+    notes: Notes,
     spares: VecDeque<Spare>,
     /// The segment before, until the first record behind it is published.
     closing: Option<(Arc<Segment>, Tail)>,
@@ -113,6 +115,7 @@ impl Writer {
     pub(crate) fn new(segment: Arc<Segment>, tail: Tail, next_seq: u64, spares: Vec<Spare>) -> Self {
         let End { offset, .. } = segment.end();
         Self {
+            notes: Notes::of(&segment),
             segment,
             tail,
             at: offset,
@@ -201,6 +204,7 @@ impl Writer {
             let commit = size == frame.len() || planted(Bug::BatchWithoutCommit);
             let header = Header::new(at, len, seq, watermark(&self.segment, at), commit, tag);
             frame::seal(&mut frame[..size], &header, at, self.segment.salt());
+            self.notes.take(seq, at);
             (at, seq) = (at + size, seq + 1);
         }
         scratch.touched = 0;
@@ -212,6 +216,7 @@ impl Writer {
     /// behind it.
     fn publish(&mut self, size: usize, records: u64) -> Seqs {
         let seqs = Seqs::new(self.next_seq, records);
+        self.notes.take(self.next_seq, self.at);
         self.at += size;
         self.next_seq += records;
         count(&self.counts.records, records);
@@ -239,7 +244,7 @@ impl Writer {
         let (next, tail) = spare.begin(self.next_seq);
         let before = std::mem::replace(&mut self.segment, Arc::clone(&next));
         let before_tail = std::mem::replace(&mut self.tail, tail);
-        self.at = FRAMES_AT;
+        (self.at, self.notes) = (FRAMES_AT, Notes::of(&next));
         count(&self.counts.rotations, 1);
         if let Some((earlier, tail)) = self.closing.replace((Arc::clone(&before), before_tail)) {
             earlier.close(&tail);
@@ -262,7 +267,7 @@ impl Writer {
     pub(crate) fn restart(&mut self, base_seq: u64) -> Option<Arc<Segment>> {
         let (segment, tail) = self.spares.pop_front()?.begin(base_seq);
         (self.segment, self.tail) = (Arc::clone(&segment), tail);
-        (self.at, self.next_seq) = (FRAMES_AT, base_seq);
+        (self.at, self.next_seq, self.notes) = (FRAMES_AT, base_seq, Notes::of(&segment));
         (self.closing, self.rotated, self.closed) = (None, None, None);
         Some(segment)
     }
@@ -302,6 +307,38 @@ impl Writer {
     /// The segment that is appended to.
     pub(crate) fn segment(&self) -> &Arc<Segment> {
         &self.segment
+    }
+}
+
+/// What the writer puts down of where records stand: a comparison for each, a store for every so many.
+struct Notes {
+    sheet: Option<Arc<Sheet>>,
+    base_seq: u64,
+    /// The next record whose place is put down.
+    due: u64,
+}
+
+impl Notes {
+    /// Of `segment`, which has no records if it has a sheet.
+    fn of(segment: &Segment) -> Self {
+        let (sheet, base_seq) = (segment.index().sheet(), segment.base_seq());
+        let due = if sheet.is_some() { base_seq } else { u64::MAX };
+        Self { sheet, base_seq, due }
+    }
+
+    /// The record `seq` stands at `offset`.
+    #[inline]
+    fn take(&mut self, seq: u64, offset: usize) {
+        if seq == self.due {
+            self.put_down(offset);
+        }
+    }
+
+    fn put_down(&mut self, offset: usize) {
+        if let Some(sheet) = &self.sheet {
+            sheet.put(self.due - self.base_seq, offset);
+            self.due += sheet.stride();
+        }
     }
 }
 

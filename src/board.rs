@@ -105,24 +105,43 @@ impl Seat {
     pub(crate) fn take(storage: &Storage) -> Result<Option<Self>> {
         let file = open(storage)?;
         let token = storage.random()? | 1;
+        let mut seat = Self { storage: storage.clone(), file, index: 0, token, said: None };
         // Two that come at once must not take the same one.
-        file.lock_exclusive()?;
-        let index = free(&file, storage.now());
-        let mut seat = index.map(|index| Self { storage: storage.clone(), file, index, token, said: None });
-        if let Some(seat) = &mut seat {
-            seat.write(0)?;
-            seat.file.unlock()?;
-        }
-        Ok(seat)
+        seat.file.lock_exclusive()?;
+        let took = seat.take_free()?;
+        seat.file.unlock()?;
+        Ok(took.then_some(seat))
+    }
+
+    /// Takes a slot that is free; the caller has locked the page.
+    fn take_free(&mut self) -> Result<bool> {
+        let Some(index) = free(&self.file, self.storage.now()) else { return Ok(false) };
+        self.index = index;
+        self.write(0).map(|()| true)
     }
 
     /// Says that everything up to `seq` was dealt with, unless something was said a moment ago.
     pub(crate) fn say(&mut self, seq: u64) {
         let recent = self.said.is_some_and(|(said, at)| said == seq && at.elapsed() < 10 * PERIOD);
-        // Whoever took a slot that was silent for long has it now.
-        if !recent && self.is_mine() && self.write(seq).is_ok() {
+        if !recent && (self.is_mine() || self.take_another()) {
+            // What cannot be written is not shown.
+            let _ = self.write(seq);
+        }
+        if !recent {
             self.said = Some((seq, Instant::now()));
         }
+    }
+
+    /// Whoever took a slot that was silent for long has it now: takes another one, if there is one.
+    fn take_another(&mut self) -> bool {
+        // Whoever has the page locked is taking one, and this is asked again soon.
+        if !self.file.try_lock_exclusive().unwrap_or(false) {
+            return false;
+        }
+        let took = self.take_free();
+        // Given up with the file at the latest.
+        let _ = self.file.unlock();
+        took.unwrap_or(false)
     }
 
     fn is_mine(&self) -> bool {
@@ -190,6 +209,23 @@ mod tests {
         }
         assert!(read(&storage).expect("a page").1.is_empty());
         assert!(Seat::take(&storage).expect("a page").is_some());
+    }
+
+    #[test]
+    fn a_reader_that_was_silent_for_long_takes_another_slot_when_it_speaks_again() {
+        let (_dir, storage) = storage();
+        let mut silent = Seat::take(&storage).expect("a page").expect("a slot");
+        silent.say(7);
+        let long_ago = Slot { token: silent.token, pid: 1, seq: 7, updated: 0 };
+        silent.file.write_at(&long_ago.encode(), at(silent.index)).expect("a write");
+        let mut other = Seat::take(&storage).expect("a page").expect("a slot");
+        assert_eq!(other.index, silent.index);
+        other.say(100);
+        silent.say(8);
+        let said: Vec<u64> = read(&storage).expect("a page").1.iter().map(|slot| slot.seq).collect();
+        assert_eq!(said, [100, 8]);
+        drop(silent);
+        assert_eq!(read(&storage).expect("a page").1.len(), 1);
     }
 
     #[test]

@@ -67,6 +67,9 @@ impl Engine {
         let index_budget = Budget::new(options.index_memory);
         segments.iter().for_each(|segment| segment.index().draw_on(&index_budget));
         let active = Arc::clone(&segments[segments.len() - 1]);
+        if active.end().count == 0 {
+            active.index().lay_out(active.capacity());
+        }
         let live = Live {
             first_seq: header.first_seq,
             checkpoint_seq: header.checkpoint_seq,
@@ -80,7 +83,9 @@ impl Engine {
             spare_segments: options.spare_segments,
             sync_zeros: options.sync_mode != SyncMode::None,
             listener: options.listener.clone(),
+            index_budget: Arc::clone(&index_budget),
         };
+        let spares = spares.into_iter().map(|spare| spare.indexed(&index_budget)).collect();
         let next_seq =
             if planted(Bug::SeqRestarts) && live.first_seq > live.durable_seq { 1 } else { live.durable_seq + 1 };
         let writer = Writer::new(active, tail, next_seq, spares);
@@ -197,7 +202,6 @@ impl Engine {
     /// Goes on in the next segment; whoever calls this has asked whether there is one.
     fn rotate(&self, writer: &mut Writer, need: usize) {
         if let Some(next) = writer.rotate(need) {
-            next.index().draw_on(&self.index_budget);
             self.commit.rotated(&next);
         }
     }

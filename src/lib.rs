@@ -119,7 +119,7 @@ pub use crate::options::{Background, Options, SyncMode};
 pub use crate::pending::Pending;
 pub use crate::reader::Reader;
 pub use crate::recovery::report::{Cut, RecoveryReport, TailState};
-pub use crate::snapshot::{IntoReplay, PinnedRecord, Record, Replay, Snapshot};
+pub use crate::snapshot::{IntoReplay, PinnedRecord, Record, Replay, ReplayBack, Snapshot};
 #[doc(hidden)]
 pub use crate::storage::{Act, Observer};
 pub use crate::tail::{Available, Idle, Tail};

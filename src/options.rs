@@ -156,8 +156,9 @@ impl Options {
         self
     }
 
-    /// Bytes that may be taken, at most, for knowing where records stand (default 16 MiB): at best an eighth of a byte
-    /// for a record, in segments in which something was looked up. With less, a lookup walks further.
+    /// Bytes that may be taken, at most, for knowing where records stand (default 16 MiB): an eighth of a byte, at most,
+    /// for a record that this handle appended or that a lookup has come by; while a segment of the default size is
+    /// appended to or kept ready, 171 KiB for it. With less, a lookup walks further.
     #[must_use]
     pub fn index_memory(mut self, bytes: usize) -> Self {
         self.index_memory = bytes;

@@ -12,6 +12,7 @@ use crate::event::{Event, Listener};
 use crate::format::PAGE;
 use crate::format::manifest::Entry;
 use crate::format::segment::FRAMES_AT;
+use crate::index::Budget;
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::map::Tail;
 use crate::planted::{Bug, planted};
@@ -27,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) spare_segments: usize,
     pub(crate) sync_zeros: bool,
     pub(crate) listener: Listener,
+    /// Memory for where records stand.
+    pub(crate) index_budget: Arc<Budget>,
 }
 
 /// The manifest, and what changes it.
@@ -112,6 +115,9 @@ impl Keeper {
             drop(closed);
         }
         drop(books);
+        if let Some((before, _)) = &rotated {
+            before.settle_index();
+        }
         self.tell(rotated.map(|(before, _)| before.ordinal()), prepared, started.elapsed());
         match failed {
             None => Ok(prepared.is_some()),
@@ -165,10 +171,11 @@ impl Keeper {
         let (ordinal, salt) = (books.next_ordinal, draw_salt(&self.storage, &salts)?);
         books.next_ordinal += 1;
         let how = Preparation { log_id, ordinal, salt, capacity, sync_zeros };
-        match self.recycled(books, &how)? {
-            Some(spare) => Ok(Some(spare)),
-            None => Spare::prepare(&self.storage, &how).map(Some),
-        }
+        let spare = match self.recycled(books, &how)? {
+            Some(spare) => spare,
+            None => Spare::prepare(&self.storage, &how)?,
+        };
+        Ok(Some(spare.indexed(&self.plan.index_budget)))
     }
 
     /// A spare from the file of a segment that was dropped, if there is one that nobody looks at.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::view::{Cursor, Located, View, verify};
+use crate::view::{BackCursor, Cursor, Located, View, verify};
 
 /// An immutable view of a log.
 ///
@@ -86,6 +86,36 @@ impl Snapshot {
         &self.view
     }
 
+    /// The records with a sequence number below `before`, from the last of them to the front; `u64::MAX` starts at the
+    /// last record, wherever that is. For those who look for the latest record of a kind.
+    ///
+    /// Every checksum is verified before a record is shown, and of a batch that is damaged no record is. A record is found
+    /// from one in front of it: so what is shown ends with the error at the first damage that is met, and up to 64
+    /// records behind the damage are not shown either (all behind it in its segment, if nobody has come that far before).
+    /// [`Snapshot::replay`] shows those in front of it.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), mmap_wal::Error> {
+    /// # let dir = tempfile::tempdir().expect("a temporary directory");
+    /// let wal = mmap_wal::Wal::open(dir.path())?;
+    /// wal.append_batch(&["set a", "get a", "set b", "get b"])?;
+    /// let snapshot = wal.snapshot();
+    /// let mut back = snapshot.replay_back(u64::MAX)?;
+    /// let set = back.find(|record| record.as_ref().map_or(true, |record| record.payload().starts_with(b"set")));
+    /// assert_eq!(set.transpose()?.map(|record| record.seq()), Some(3));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Ahead`](crate::Error::Ahead) if `before` lies further on than what will be appended next, [`Error::Truncated`](crate::Error::Truncated) if it lies in
+    /// front of the first record; nothing is in front of the first record itself, nor of an empty log's end. The iterator
+    /// yields [`Error::Gap`](crate::Error::Gap) where a repair left records out and goes on in front of it; after
+    /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) it is finished.
+    pub fn replay_back(&self, before: u64) -> Result<ReplayBack<'_>> {
+        Ok(ReplayBack { view: &self.view, cursor: BackCursor::before(&self.view, before)? })
+    }
+
     /// What is shown, and the way to what is behind `after`.
     ///
     /// # Errors
@@ -95,6 +125,10 @@ impl Snapshot {
     }
 
     /// The record `seq`; `None` if it is not in this view.
+    ///
+    /// It is found from one that is at most 63 records in front of it, in a segment whose records this handle appended or
+    /// an earlier lookup has come by; else the records up to it are walked through, once. (Further in front in segments
+    /// of more than 384 MiB, and with little [`Options::index_memory`](crate::Options::index_memory).)
     ///
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) if the way there is damaged.
@@ -134,6 +168,21 @@ impl<'a> Iterator for Replay<'a> {
     }
 }
 
+/// The records of a [`Snapshot`], the last one first.
+pub struct ReplayBack<'a> {
+    view: &'a Arc<View>,
+    cursor: BackCursor,
+}
+
+impl<'a> Iterator for ReplayBack<'a> {
+    type Item = Result<Record<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let located = self.cursor.advance(self.view)?;
+        Some(located.and_then(|place| Record::of(self.view, place)))
+    }
+}
+
 /// The records of a [`Snapshot`] in order, each of which owns what it shows.
 pub struct IntoReplay {
     view: Arc<View>,
@@ -150,6 +199,7 @@ impl Iterator for IntoReplay {
 }
 
 impl std::iter::FusedIterator for Replay<'_> {}
+impl std::iter::FusedIterator for ReplayBack<'_> {}
 impl std::iter::FusedIterator for IntoReplay {}
 
 impl<'a> Record<'a> {

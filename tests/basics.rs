@@ -10,6 +10,7 @@ use mmap_wal::{Error, Options, Reader, Snapshot, SyncMode, TailState, Wal};
 /// What users rely on when they move these between threads; a change would not compile.
 const _: () = {
     const fn shared<T: Send + Sync + 'static>() {}
+    const fn sent<T: Send>() {}
     const fn cloned<T: Clone + Send + Sync + 'static>() {}
     const fn copied<T: Copy + Send + Sync>() {}
     shared::<mmap_wal::Wal>();
@@ -17,6 +18,9 @@ const _: () = {
     shared::<mmap_wal::Pending>();
     shared::<mmap_wal::IntoReplay>();
     shared::<mmap_wal::Error>();
+    sent::<mmap_wal::Tail>();
+    sent::<mmap_wal::Replay<'_>>();
+    sent::<mmap_wal::ReplayBack<'_>>();
     cloned::<mmap_wal::Snapshot>();
     cloned::<mmap_wal::PinnedRecord>();
     cloned::<mmap_wal::Options>();

@@ -47,6 +47,22 @@ fn nothing_is_allocated_for_a_record_that_is_appended_or_shown() {
     let replayed =
         allocation_counter::measure(|| assert_eq!(replay.by_ref().filter(Result::is_ok).count() as u64, COUNT));
     assert_eq!(replayed.count_total, 0, "{replayed:?}");
+    let beside = Reader::open(dir.path()).expect("a reader").snapshot().expect("a snapshot");
+    for snapshot in [snapshot, beside] {
+        // The first one may learn where the others stand.
+        snapshot.get(COUNT).expect("the log").expect("a record");
+        let got = allocation_counter::measure(|| {
+            for seq in (1..=COUNT).step_by(7) {
+                assert_eq!(snapshot.get(seq).expect("the log").map(|record| record.seq()), Some(seq));
+            }
+        });
+        assert_eq!(got.count_total, 0, "{got:?}");
+        let mut back = snapshot.replay_back(u64::MAX).expect("a replay");
+        let replayed =
+            allocation_counter::measure(|| assert_eq!(back.by_ref().filter(Result::is_ok).count() as u64, COUNT));
+        // Where the records of one block of 64 stand.
+        assert!(replayed.count_total <= 10 && replayed.bytes_max <= 1024, "{replayed:?}");
+    }
 }
 
 #[test]
@@ -57,8 +73,12 @@ fn payloads_are_slices_of_the_mapped_file() {
     wal.append(&PAYLOAD).expect("an append");
     let reader = Reader::open(dir.path()).expect("a reader");
     let (own, other) = (wal.snapshot(), reader.snapshot().expect("a snapshot"));
-    let mut tail = reader.tail(0).expect("a tail");
+    let (mut tail, mut beside) = (reader.tail(0).expect("a tail"), wal.tail(0).expect("a tail"));
+    let pinned = own.clone().into_replay(0).expect("a replay").next().expect("a record").expect("a record");
     let shown = [
+        pinned.payload(),
+        own.replay_back(u64::MAX).expect("a replay").next().expect("a record").expect("a record").payload(),
+        beside.available().expect("the log").next().expect("a record").expect("a record").payload(),
         own.replay(0).expect("a replay").next().expect("a record").expect("a record").payload(),
         other.get(1).expect("the log").expect("a record").payload(),
         tail.try_next().expect("the log").expect("a record").payload(),

@@ -172,6 +172,45 @@ fn records_behind_a_cut_that_were_not_shown_are_the_new_ones() {
 }
 
 #[test]
+fn records_that_were_cut_off_are_told_even_if_those_in_their_place_are_truncated_before_the_next_look() {
+    for (shown, kept) in [(100, 40), (100, 99), (100, 1), (13, 2)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let wal = small().open(dir.path()).expect("a new log");
+        append(&wal, shown);
+        let mut both = tails(&wal, dir.path(), 0);
+        both.iter_mut().for_each(|tail| expect(tail, 1, shown));
+        wal.truncate_back(kept).expect("a cut");
+        append(&wal, shown - kept);
+        // Goes into a segment of its own, so that the front can go up to exactly where the tails stand.
+        wal.append(&[7; 4000]).expect("an append");
+        wal.truncate_front(shown).expect("a truncation");
+        for tail in &mut both {
+            let cut = tail.try_next().expect_err("records that are gone");
+            let Error::TruncatedBack { last_seq } = cut else { panic!("{cut}") };
+            assert!(last_seq <= kept, "{last_seq}");
+            tail.seek(last_seq.max(wal.positions().first - 1)).expect("a way on");
+            assert_eq!(tail.try_next().expect("a tail").map(|record| record.seq()), Some(shown + 1));
+        }
+    }
+}
+
+#[test]
+fn a_cut_that_was_there_before_is_not_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    append(&wal, 60);
+    wal.truncate_back(40).expect("a cut");
+    append(&wal, 60);
+    let mut both = tails(&wal, dir.path(), 39);
+    for tail in &mut both {
+        assert_eq!(tail.try_next().expect("a tail").map(|record| record.seq()), Some(40));
+    }
+    // Up to exactly the place of the cut, behind which the tails have not looked yet.
+    wal.truncate_front(40).expect("a truncation");
+    both.iter_mut().for_each(|tail| expect(tail, 41, 100));
+}
+
+#[test]
 fn a_reset_is_told_as_a_truncation() {
     let dir = tempfile::tempdir().expect("a directory");
     let wal = small().open(dir.path()).expect("a new log");

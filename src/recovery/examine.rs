@@ -5,7 +5,7 @@ use crate::format::manifest::Entry;
 use crate::format::segment::FRAMES_AT;
 use crate::identity::check_identity;
 use crate::manifest::Manifest;
-use crate::map::Map;
+use crate::map::{Blank, Map};
 use crate::recovery::report::{Cut, TailState};
 use crate::scan::{self, Damage, Judged, Tail, Unsealed};
 use crate::segment::{End, file_name};
@@ -38,7 +38,7 @@ struct Loaded {
 
 enum Body {
     Mapped(Map),
-    Copied(Vec<u8>),
+    Copied(Blank),
 }
 
 impl Loaded {
@@ -92,9 +92,10 @@ impl Loaded {
 }
 
 /// The bytes of `file` from `FRAMES_AT` to `limit`. Of a segment most is zero, and memory that is not written to is not
-/// taken.
-fn copy(file: &StoredFile, limit: usize) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; limit - FRAMES_AT];
+/// taken. (Not even what `published` covers is looked at through a map: after a power failure it may cover what the next
+/// writer makes zero, and writes again, while it is looked at.)
+fn copy(file: &StoredFile, limit: usize) -> Result<Blank> {
+    let mut bytes = Blank::new(limit - FRAMES_AT).map_err(|e| Error::io("copy", file.path(), e))?;
     let mut chunk = vec![0; CHUNK.min(bytes.len())];
     for at in (0..bytes.len()).step_by(CHUNK) {
         let to = (at + CHUNK).min(bytes.len());

@@ -1,5 +1,6 @@
 //! Following a log while it is written.
 
+mod available;
 mod idle;
 mod source;
 
@@ -17,6 +18,7 @@ use crate::sync::{Instant, thread};
 use crate::tail::source::{PartEnd, Place, Source, Step};
 use crate::view::{Cursor, View};
 
+pub use crate::tail::available::Available;
 pub use crate::tail::idle::Idle;
 
 /// Bytes that are brought in ahead at once, so that no record costs a system call.
@@ -56,6 +58,8 @@ pub struct Tail {
     limit: usize,
     /// The segment ends at `limit`.
     ended: bool,
+    /// The segment was in the log after it had been marked as cut: where it ends is known.
+    cut_known: bool,
     durable_only: bool,
     idle: Idle,
     /// What stood in `published` when the log was found to end below it: a power failure took what was there.
@@ -95,7 +99,8 @@ impl Tail {
         let view = alone(&whole.segments[index], &source);
         cursor.index = 0;
         let ended = index + 1 < whole.shown;
-        let limit = end.offset;
+        // Where a segment ends that is marked as cut is asked for anew: the mark may have come since.
+        let (limit, ended) = if is_cut(&view, &source)? { (cursor.at, false) } else { (end.offset, ended) };
         let (idle, refuted, present) = (Idle::default(), None, FRAMES_AT);
         Ok(Self {
             source,
@@ -103,6 +108,7 @@ impl Tail {
             cursor,
             limit,
             ended,
+            cut_known: false,
             durable_only: false,
             idle,
             refuted,
@@ -174,7 +180,8 @@ impl Tail {
     ///
     /// # Errors
     /// [`Error::Truncated`] if the next record was truncated before it was shown, [`Error::TruncatedBack`] if records
-    /// that were shown were cut off: [`Tail::seek`] is the way on. [`Error::Gap`] where records were left out, once;
+    /// that were shown were cut off: [`Tail::seek`] is the way on. (Its `last_seq` is 0 if so much was cut off and truncated
+    /// since the last look that nothing says which of them stayed.) [`Error::Gap`] where records were left out, once;
     /// the next call shows what is behind. [`Error::Corrupt`], [`Error::MissingSegment`], [`Error::NoManifest`] or
     /// [`Error::Io`] if the log cannot be trusted any more.
     pub fn try_next(&mut self) -> Result<Option<Record<'_>>> {
@@ -334,8 +341,13 @@ impl Tail {
     fn consult(&mut self) -> Result<bool> {
         let expected = self.cursor.expected;
         let segment = &self.view.segments[0];
-        let place = Place { ordinal: segment.ordinal(), salt: segment.salt(), at: self.cursor.at, expected };
-        match self.source.outline(place)?.step(place)? {
+        // Before the manifest: what that says then is newer than the mark.
+        let marked = is_cut(&self.view, &self.source)?;
+        let (ordinal, cut) = (segment.ordinal(), marked && !self.cut_known);
+        let place = Place { ordinal, salt: segment.salt(), at: self.cursor.at, expected, cut };
+        let outline = self.source.outline(place)?;
+        self.cut_known = marked && outline.names(ordinal);
+        match outline.step(place)? {
             Step::Wait => Ok(false),
             Step::Until(end) => self.end_at(end),
             Step::Enter { ordinal, base_seq, end } => self.enter(ordinal, base_seq, end),
@@ -367,6 +379,8 @@ impl Tail {
         self.view = alone(&segment, &self.source);
         self.cursor = Cursor::at_segment(0, base_seq);
         (self.limit, self.ended, self.present, self.refuted) = (FRAMES_AT, false, FRAMES_AT, None);
+        self.cut_known = false;
+        let end = if is_cut(&self.view, &self.source)? { None } else { end };
         if let Some(end) = end {
             self.end_at(end)?;
         }
@@ -388,38 +402,15 @@ impl Tail {
     }
 }
 
-/// The records that a [`Tail`] had to show when this was made.
-pub struct Available<'a> {
-    view: &'a Arc<View>,
-    cursor: &'a mut Cursor,
-    limit: usize,
-    /// A frame does not verify: the tail finds out why.
-    stalled: &'a mut bool,
-}
-
-impl<'a> Iterator for Available<'a> {
-    type Item = Result<Record<'a>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if *self.stalled || self.cursor.at >= self.limit {
-            return None;
-        }
-        match self.cursor.read_below(self.view, self.limit) {
-            Ok(place) => Some(Record::of(self.view, place)),
-            Err(_) => {
-                *self.stalled = true;
-                None
-            }
-        }
-    }
-}
-
-impl std::iter::FusedIterator for Available<'_> {}
-
 impl std::fmt::Debug for Tail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tail").field("position", &self.position()).finish_non_exhaustive()
     }
+}
+
+/// Whether the segment of `view` is marked as cut. A handle knows of its cuts by itself.
+fn is_cut(view: &View, source: &Source) -> Result<bool> {
+    Ok(matches!(source, Source::Files { .. }) && view.segments[0].published()?.cut)
 }
 
 /// A view of one segment, of as much as is published.

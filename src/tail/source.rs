@@ -64,9 +64,16 @@ pub(crate) struct Place {
     pub(crate) salt: u32,
     pub(crate) at: usize,
     pub(crate) expected: u64,
+    /// Something was cut off in or with that segment since it was last seen in the log.
+    pub(crate) cut: bool,
 }
 
 impl Outline {
+    /// Whether the segment `ordinal` is in the log.
+    pub(crate) fn names(&self, ordinal: u64) -> bool {
+        self.parts.iter().any(|part| part.ordinal == ordinal)
+    }
+
     /// How the log goes on from `place`.
     ///
     /// # Errors
@@ -89,10 +96,12 @@ impl Outline {
     }
 
     /// The part that begins with what is expected, for a tail whose segment is gone. If a segment that was made later
-    /// begins before that, what was shown was cut off, and other records stand there; else it was truncated at the front.
-    fn without(&self, Place { ordinal, expected, .. }: Place) -> Result<Option<&Part>> {
+    /// begins before that, what was shown was cut off, and other records stand there; if those are gone as well, nothing
+    /// says where the cut was. Else it was truncated at the front.
+    fn without(&self, Place { ordinal, expected, cut, .. }: Place) -> Result<Option<&Part>> {
         match self.parts.iter().find(|part| part.ordinal > ordinal && part.base_seq < expected) {
             Some(other) => Err(Error::TruncatedBack { last_seq: other.base_seq - 1 }),
+            None if cut => Err(Error::TruncatedBack { last_seq: 0 }),
             None => Ok(self.parts.iter().find(|part| part.base_seq >= expected)),
         }
     }
@@ -316,7 +325,7 @@ fn visible(head: &[u8], entry: &Entry) -> Option<usize> {
 mod tests {
     use super::*;
 
-    const HERE: Place = Place { ordinal: 2, salt: 0, at: 9000, expected: 20 };
+    const HERE: Place = Place { ordinal: 2, salt: 0, at: 9000, expected: 20, cut: false };
 
     /// Ordinal, first record, and where it ends with which record.
     type Given = (u64, u64, Option<(usize, u64)>);
@@ -350,6 +359,14 @@ mod tests {
         assert!(matches!(outline(21, &[(5, 21, None)]).step(HERE), Err(Error::Truncated { first_seq: 21 })));
         let next = outline(20, &[(3, 20, None)]).step(HERE);
         assert_eq!(next.ok(), Some(Step::Enter { ordinal: 3, base_seq: 20, end: None }));
+    }
+
+    #[test]
+    fn what_was_cut_off_and_then_truncated_is_told_although_nothing_says_where() {
+        let cut = Place { cut: true, ..HERE };
+        assert!(matches!(outline(20, &[(5, 20, None)]).step(cut), Err(Error::TruncatedBack { last_seq: 0 })));
+        // As long as the segment is in the log, that says where it ends.
+        assert_eq!(outline(1, &[(2, 10, None)]).step(cut).ok(), Some(Step::Wait));
     }
 
     #[test]

@@ -512,6 +512,7 @@ impl Run {
     }
 
     fn replay(&self, after: u64) -> Result<(), String> {
+        self.replay_back(after)?;
         let (snapshot, model) = (self.wal.snapshot(), &self.model);
         let found = match snapshot.replay(after) {
             Err(Error::Ahead { last_seq }) if after > model.last() => return same("the end", last_seq, model.last()),
@@ -522,6 +523,23 @@ impl Run {
         };
         let found: Vec<Rec> = found.map(|record| record.map(rec)).collect::<Result<_, _>>().map_err(unexpected)?;
         same_records("a replay", &found, &model.records(model.first.max(after + 1), model.last()))
+    }
+
+    fn replay_back(&self, before: u64) -> Result<(), String> {
+        let (snapshot, model) = (self.wal.snapshot(), &self.model);
+        let found = match snapshot.replay_back(before) {
+            Err(Error::Ahead { last_seq }) if before > model.last() + 1 => {
+                return same("the end", last_seq, model.last());
+            }
+            Err(Error::Truncated { first_seq }) if before > 1 && before < model.first => {
+                return same("the front", first_seq, model.first);
+            }
+            other => other.map_err(unexpected)?,
+        };
+        let mut found: Vec<Rec> = found.map(|record| record.map(rec)).collect::<Result<_, _>>().map_err(unexpected)?;
+        found.reverse();
+        let last = before.saturating_sub(1).min(model.last());
+        same_records("a replay backwards", &found, &model.records(model.first, last))
     }
 
     fn keep(&mut self, durable: bool) -> Result<(), String> {

@@ -1,13 +1,17 @@
 //! What a view of a log is made of, and how one walks through it: every checksum is verified before anything is shown.
 
+mod back;
+
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::frame::{self, HEADER, Header};
 use crate::format::segment::FRAMES_AT;
-use crate::index::Place;
+use crate::index::{Place, SparseIndex};
 use crate::segment::{End, Segment};
 use crate::storage::StoredFile;
+
+pub(crate) use crate::view::back::BackCursor;
 
 /// What is shown of a log.
 pub(crate) struct View {
@@ -57,27 +61,11 @@ impl View {
     pub(crate) fn locate(&self, index: usize, seq: u64) -> Result<usize> {
         let (segment, end) = (&self.segments[index], self.end_of(index));
         let rank = seq - segment.base_seq();
-        let mut place = self.known_place(segment, end, rank)?;
-        let frames = segment.frames(end)?;
+        let mut place = known_place(&mut segment.index(), segment, end, rank)?;
         while place.rank < rank {
-            // These frames were verified when the index learnt of them.
-            let Some(header) = frame::peek(frames, place.offset) else {
-                return Err(damaged(segment, end, place.offset, segment.base_seq() + place.rank));
-            };
-            place = Place { offset: place.offset + header.frame_size(), rank: place.rank + 1 };
+            place = place.behind(passed(segment, end, place)?.frame_size());
         }
         Ok(place.offset)
-    }
-
-    /// A place at or before the `rank`th record of `segment`, walking on from what the index knows if need be.
-    fn known_place(&self, segment: &Segment, end: End, rank: u64) -> Result<Place> {
-        let mut index = segment.index();
-        while index.next().rank <= rank {
-            let Place { offset, rank } = index.next();
-            let header = verify(segment, end, offset, segment.base_seq() + rank)?;
-            index.learn(header.frame_size());
-        }
-        Ok(index.at_or_before(rank))
     }
 
     /// The payload of a frame that was verified.
@@ -87,12 +75,32 @@ impl View {
     }
 }
 
+/// A place at or before the `rank`th record of `segment`, walking on from what `index` knows if need be.
+fn known_place(index: &mut SparseIndex, segment: &Segment, end: End, rank: u64) -> Result<Place> {
+    while !index.knows(rank) {
+        let Place { offset, rank } = index.next();
+        let header = verify(segment, end, offset, segment.base_seq() + rank)?;
+        index.learn(header.frame_size());
+    }
+    Ok(index.at_or_before(rank))
+}
+
+/// The header of the frame at `place`, which was whole when the index learnt of what is behind it.
+fn passed(segment: &Segment, end: End, place: Place) -> Result<Header> {
+    touch();
+    let seq = segment.base_seq() + place.rank;
+    segment.bring_in(place.offset, (place.offset + HEADER).min(end.offset))?;
+    let header = frame::peek(segment.frames(end)?, place.offset).filter(|header| header.seq == seq);
+    header.ok_or_else(|| damaged(segment, end, place.offset, seq))
+}
+
 fn damaged(segment: &Segment, end: End, offset: usize, expected_seq: u64) -> Error {
     segment.damage(offset, expected_seq, end.offset, "the record there does not verify")
 }
 
 /// The header of the frame at `at` of `segment`, if it is the record `seq` and whole.
 pub(crate) fn verify(segment: &Segment, end: End, at: usize, seq: u64) -> Result<Header> {
+    touch();
     if at + HEADER > end.offset {
         return Err(damaged(segment, end, at, seq));
     }
@@ -102,6 +110,18 @@ pub(crate) fn verify(segment: &Segment, end: End, at: usize, seq: u64) -> Result
     let header = expected.ok_or_else(|| damaged(segment, end, at, seq))?;
     segment.bring_in(at, at + header.frame_size())?;
     if frame::verifies(frames, at, &header, segment.salt()) { Ok(header) } else { Err(damaged(segment, end, at, seq)) }
+}
+
+/// Refuses a batch that ends at `at`, before the record `seq`, if the segment does not end there and should, or does and
+/// should not: it was not sealed by this manifest.
+fn check_end(segment: &Segment, end: End, at: usize, seq: u64) -> Result<()> {
+    let behind = segment.base_seq() + end.count;
+    let fits = if at == end.offset { seq == behind } else { seq < behind };
+    if fits {
+        Ok(())
+    } else {
+        Err(segment.damage(at, seq, end.offset, "the segment does not end as the manifest says"))
+    }
 }
 
 /// Where a replay stands in a view that it does not borrow.
@@ -204,13 +224,121 @@ impl Cursor {
             last = verify(segment, end, at, seq)?;
             (at, seq) = (at + last.frame_size(), seq + 1);
         }
-        // A sealed segment that ends too early or too late was not sealed by this manifest.
-        let behind = segment.base_seq() + end.count;
-        let fits = if at == end.offset { seq == behind } else { seq < behind };
-        if whole && !fits {
-            return Err(segment.damage(at, seq, end.offset, "the segment does not end as the manifest says"));
+        if whole {
+            check_end(segment, end, at, seq)?;
         }
         self.verified = at;
         Ok(first)
+    }
+}
+
+/// Counts a header that is looked at, for the tests of what a lookup costs.
+#[cfg(test)]
+fn touch() {
+    tests::TOUCHED.set(tests::TOUCHED.get() + 1);
+}
+
+#[cfg(not(test))]
+fn touch() {}
+
+#[cfg(test)]
+mod tests {
+    //! How many headers are looked at for what is shown: counted, not timed.
+    use std::cell::Cell;
+
+    use crate::{Background, Options, Reader, Snapshot, SyncMode, Wal};
+
+    thread_local!(pub(super) static TOUCHED: Cell<u64> = const { Cell::new(0) });
+
+    /// Headers that are looked at by `what`.
+    fn touched<T>(what: impl FnOnce() -> T) -> u64 {
+        let before = TOUCHED.get();
+        what();
+        TOUCHED.get() - before
+    }
+
+    const COUNT: u64 = 30_000;
+
+    fn open(dir: &tempfile::TempDir, index_memory: usize) -> Wal {
+        let options = Options::new().segment_size(256 << 10).index_memory(index_memory);
+        options.background(Background::Caller).sync_mode(SyncMode::None).open(dir.path()).expect("a log")
+    }
+
+    /// A log of several segments, with batches here and there.
+    fn log(index_memory: usize) -> (tempfile::TempDir, Wal) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let wal = open(&dir, index_memory);
+        while wal.positions().last < COUNT {
+            let last = wal.positions().last;
+            if last.is_multiple_of(7) {
+                let batch: Vec<_> = (1..10).map(|more| (last + more).to_le_bytes()).collect();
+                drop(wal.submit_batch(&batch).expect("a batch"));
+            } else {
+                wal.append(&(last + 1).to_le_bytes()).expect("an append");
+            }
+        }
+        (dir, wal)
+    }
+
+    fn get(snapshot: &Snapshot, seq: u64) {
+        let record = snapshot.get(seq).expect("no damage").expect("a record");
+        assert_eq!((record.seq(), record.payload()), (seq, &seq.to_le_bytes()[..]));
+    }
+
+    /// The most headers for one lookup of any record, the last ones first.
+    fn most(snapshot: &Snapshot) -> u64 {
+        let seqs = (snapshot.first_seq()..=snapshot.last_seq()).rev();
+        seqs.map(|seq| touched(|| get(snapshot, seq))).max().unwrap_or(0)
+    }
+
+    #[test]
+    fn a_record_that_this_handle_appended_is_found_at_once_by_64_headers_at_most() {
+        let (_dir, wal) = log(1 << 20);
+        assert_eq!(most(&wal.snapshot()), 64);
+        assert!(touched(|| wal.snapshot().replay(COUNT - 1).is_ok()) <= 64);
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_handle_is_found_by_64_headers_once_its_segment_was_walked_through() {
+        let (dir, wal) = log(1 << 20);
+        drop(wal);
+        let wal = open(&dir, 1 << 20);
+        let reader = Reader::open(dir.path()).expect("a reader");
+        for snapshot in [wal.snapshot(), reader.snapshot().expect("a snapshot")] {
+            let last = snapshot.last_seq();
+            // All first lookups together come by each record once.
+            assert!(touched(|| most(&snapshot)) > last);
+            assert_eq!(most(&snapshot), 64);
+        }
+    }
+
+    #[test]
+    fn with_less_memory_a_lookup_comes_by_more_headers_and_finds_the_same() {
+        // Sixteen marks for each of a handful of segments: eight of them at least are used.
+        let (_dir, wal) = log(512);
+        let snapshot = wal.snapshot();
+        most(&snapshot);
+        let most = most(&snapshot);
+        assert!(most > 64 && most < COUNT, "{most}");
+        let (_dir, wal) = log(0);
+        get(&wal.snapshot(), 1);
+        get(&wal.snapshot(), COUNT / 2);
+    }
+
+    #[test]
+    fn a_replay_backwards_comes_by_each_header_a_few_times() {
+        for (memory, times) in [(1 << 20, 4), (512, 6), (0, 6)] {
+            let (_dir, wal) = log(memory);
+            let snapshot = wal.snapshot();
+            let mut expected = snapshot.last_seq();
+            let touched = touched(|| {
+                for record in snapshot.replay_back(u64::MAX).expect("a replay") {
+                    assert_eq!(record.expect("a record").seq(), expected);
+                    expected -= 1;
+                }
+            });
+            assert_eq!(expected, 0);
+            assert!(touched <= times * snapshot.last_seq(), "{touched} for {memory}");
+        }
     }
 }

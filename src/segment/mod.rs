@@ -1,154 +1,28 @@
 //! One segment file: prepared, begun, written, synced, read.
 
+mod spare;
+
 use std::path::PathBuf;
 
 use crate::error::{Corruption, Error, MissingSegment, Result};
 use crate::format::frame;
 use crate::format::manifest::Entry;
 use crate::format::name::SegmentName;
-use crate::format::segment::{
-    self as words, BEGUN_AT, CLOSED, CUT, DURABLE_AT, FRAMES_AT, IDENTITY_AT, IDENTITY_LEN, Identity, PUBLISHED_AT,
-};
+use crate::format::segment::{self as words, CLOSED, CUT, DURABLE_AT, FRAMES_AT, PUBLISHED_AT};
 use crate::format::{ALIGN, PAGE};
 use crate::identity::check_identity;
-use crate::index::SparseIndex;
+use crate::index::{Place, SparseIndex};
 use crate::map::{Map, Tail};
-use crate::planted::{Bug, planted};
 use crate::presence::Presence;
-use crate::storage::{Storage, StoredFile};
+use crate::storage::Storage;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, lock};
 
-/// How much is made present by one call.
-const POPULATE_CHUNK: usize = 2 << 20;
+pub(crate) use crate::segment::spare::{Preparation, Spare};
 
 /// The name of the segment file `ordinal`.
 pub(crate) fn file_name(ordinal: u64) -> SegmentName {
     SegmentName::encode(ordinal)
-}
-
-/// How a segment is prepared.
-#[derive(Clone, Copy)]
-pub(crate) struct Preparation {
-    pub(crate) log_id: [u8; 16],
-    pub(crate) ordinal: u64,
-    pub(crate) salt: u32,
-    pub(crate) capacity: u64,
-    /// Whether the zeros are synced, so that the first sync of each page writes that page and nothing else.
-    pub(crate) sync_zeros: bool,
-}
-
-impl Preparation {
-    /// The entry of the segment once it is prepared.
-    fn entry(&self) -> Entry {
-        let Self { ordinal, salt, capacity, .. } = *self;
-        Entry { ordinal, salt, virgin: true, capacity, base_seq: 0, end_offset: 0, last_seq: 0 }
-    }
-}
-
-/// A prepared segment that nothing was written to yet.
-pub(crate) struct Spare {
-    pub(crate) entry: Entry,
-    storage: Storage,
-    path: PathBuf,
-    tail: Tail,
-}
-
-impl Spare {
-    /// Makes a segment file that is whole, durable and all zero behind its identity.
-    ///
-    /// Every page is written through the map once: `fallocate` alone leaves unwritten extents, whose first sync commits
-    /// metadata, and large writes leave large folios, of which one dirty byte writes all.
-    ///
-    /// # Errors
-    /// `NoSpace` if the file does not fit. Whatever fails, the file is gone again: the next attempt makes another one.
-    pub(crate) fn prepare(storage: &Storage, how: &Preparation) -> Result<Self> {
-        let name = file_name(how.ordinal);
-        let file = storage.create(name.as_str())?;
-        Self::fill(storage, &file, how).inspect_err(|_| {
-            // What made it fail is what the caller must hear; the next open removes what is left.
-            let _ = storage.remove(name.as_str());
-        })
-    }
-
-    fn fill(storage: &Storage, file: &StoredFile, how: &Preparation) -> Result<Self> {
-        file.allocate(how.capacity)?;
-        write_identity(storage, file, how)?;
-        if !planted(Bug::AnnounceBeforeSync) {
-            file.sync()?;
-            storage.sync_dir()?;
-        }
-        let capacity = how.capacity as usize;
-        let tail = file.map_writable(capacity, FRAMES_AT)?;
-        populate(file, tail.map(), capacity)?;
-        if how.sync_zeros && !planted(Bug::AnnounceBeforeSync) {
-            storage.sync_map(file.path(), tail.map(), 0..capacity)?;
-        }
-        Ok(Self { entry: how.entry(), storage: storage.clone(), path: file.path().to_owned(), tail })
-    }
-
-    /// Makes a spare of the file of the segment `old`, which nobody looks at any more, without making it zero: the new
-    /// salt keeps its earlier life apart.
-    ///
-    /// # Errors
-    /// What the system says; what is left of it is a leftover.
-    pub(crate) fn recycle(storage: &Storage, how: &Preparation, old: u64) -> Result<Self> {
-        let (from, to) = (file_name(old), file_name(how.ordinal));
-        storage.refuse_other_names(from.as_str())?;
-        storage.link(from.as_str(), to.as_str())?;
-        storage.sync_dir()?;
-        storage.remove(from.as_str())?;
-        storage.sync_dir()?;
-        let file = storage.open_write(to.as_str())?;
-        write_identity(storage, &file, how)?;
-        file.write_at(&[0; PAGE], PAGE as u64)?;
-        if !planted(Bug::RecycleNotSynced) {
-            file.sync()?;
-        }
-        let entry = Entry { virgin: false, ..how.entry() };
-        Self::reopen(storage, entry)
-    }
-
-    /// Maps a spare that was announced earlier and found to hold nothing.
-    pub(crate) fn reopen(storage: &Storage, entry: Entry) -> Result<Self> {
-        let file = storage.open_write(file_name(entry.ordinal).as_str())?;
-        let tail = file.map_writable(entry.capacity as usize, FRAMES_AT)?;
-        Ok(Self { entry, storage: storage.clone(), path: file.path().to_owned(), tail })
-    }
-
-    /// Its map.
-    pub(crate) fn map(&self) -> &Arc<Map> {
-        self.tail.map()
-    }
-
-    /// Makes this the segment that is appended to: from now on it says where it begins.
-    pub(crate) fn begin(self, base_seq: u64) -> (Arc<Segment>, Tail) {
-        let check = words::check(self.entry.salt, base_seq);
-        for at in BEGUN_AT {
-            self.tail.map().store(at, base_seq);
-            self.tail.map().store(at + size_of::<u64>(), check);
-        }
-        let entry = Entry { base_seq, ..self.entry };
-        let segment = Segment::live(&self.storage, entry, self.path, self.tail.map(), FRAMES_AT, 0);
-        (segment, self.tail)
-    }
-}
-
-fn write_identity(storage: &Storage, file: &StoredFile, how: &Preparation) -> Result<()> {
-    let Preparation { log_id, ordinal, salt, capacity, .. } = *how;
-    let copy = Identity { salt, log_id, ordinal, capacity, created: storage.now(), replaces: 0 }.encode();
-    let mut page = [0; PAGE];
-    for at in IDENTITY_AT {
-        page[at..at + IDENTITY_LEN].copy_from_slice(&copy);
-    }
-    file.write_at(&page, 0)
-}
-
-fn populate(file: &StoredFile, map: &Map, capacity: usize) -> Result<()> {
-    for at in (0..capacity).step_by(POPULATE_CHUNK) {
-        file.populate_write(map, at..(at + POPULATE_CHUNK).min(capacity))?;
-    }
-    Ok(())
 }
 
 /// How far a segment reaches: where its frames end, and how many records that is.
@@ -259,6 +133,12 @@ impl Segment {
     /// What is known of where its records stand.
     pub(crate) fn index(&self) -> MutexGuard<'_, SparseIndex> {
         lock(&self.index)
+    }
+
+    /// Nothing is appended to it any more.
+    pub(crate) fn settle_index(&self) {
+        let End { offset, count } = self.end();
+        self.index().settle(Place { offset, rank: count });
     }
 
     /// Its ordinal.

@@ -1,0 +1,169 @@
+//! Walking through a view from behind. A frame is found only from one in front of it: so each step back goes to a mark of
+//! the index, and walks forward from there.
+
+use crate::error::{Error, Result};
+use crate::format::ALIGN;
+use crate::format::frame;
+use crate::index::{Budget, Place, SparseIndex};
+use crate::view::{Located, View, check_end, damaged, known_place, passed, verify};
+
+/// Records that are walked through at once, at most, by the marks that all share: where these are further apart, for want
+/// of memory, a walk makes marks of its own.
+const LONGEST: u64 = 1024;
+/// Bytes for those.
+const OWN_MEMORY: usize = 64 << 10;
+
+/// Where a replay that goes backwards stands in a view that it does not borrow.
+pub(crate) struct BackCursor {
+    /// The segment that it stands in.
+    index: usize,
+    /// What comes next is in front of this record.
+    below: u64,
+    /// The records from here up to `below` stand in whole batches that verify.
+    whole_from: u64,
+    /// Offsets, divided by 8, of records that were walked through; the last one is the one in front of `below`.
+    block: Vec<u32>,
+    /// Marks of its own, of the segment with this index.
+    own: Option<(usize, SparseIndex)>,
+    finished: bool,
+}
+
+impl BackCursor {
+    /// In front of the record `before`; `u64::MAX` is behind the last one.
+    pub(crate) fn before(view: &View, before: u64) -> Result<Self> {
+        let (first_seq, last_seq) = (view.first_seq, view.last_seq());
+        let below = if before == u64::MAX { last_seq + 1 } else { before };
+        if below > last_seq + 1 {
+            return Err(Error::Ahead { last_seq });
+        }
+        if below > 1 && below < first_seq {
+            return Err(Error::Truncated { first_seq });
+        }
+        let index = view.segment_before(below.saturating_sub(1));
+        Ok(Self { index, below, whole_from: below, block: Vec::new(), own: None, finished: false })
+    }
+
+    pub(crate) fn advance(&mut self, view: &View) -> Option<Result<Located>> {
+        if self.finished {
+            return None;
+        }
+        let step = self.step(view);
+        match &step {
+            None => self.finished = true,
+            Some(Err(e)) => self.finished = !matches!(e, Error::Gap { .. }),
+            Some(Ok(_)) => {}
+        }
+        step
+    }
+
+    fn step(&mut self, view: &View) -> Option<Result<Located>> {
+        while self.below > view.first_seq {
+            let (base_seq, end) = (view.segments[self.index].base_seq(), view.end_of(self.index));
+            if self.below > base_seq + end.count {
+                return Some(Err(self.pass_over(view, base_seq + end.count)));
+            }
+            if self.below > base_seq {
+                return Some(self.read(view));
+            }
+            match self.index.checked_sub(1) {
+                Some(index) => self.index = index,
+                None => return Some(Err(self.pass_over(view, view.first_seq))),
+            }
+        }
+        None
+    }
+
+    /// Goes on in front of `from`; the error says that there is nothing from there on.
+    fn pass_over(&mut self, view: &View, from: u64) -> Error {
+        let (from, to) = (from.max(view.first_seq), self.below - 1);
+        (self.below, self.whole_from) = (from, from);
+        self.block.clear();
+        Error::Gap { from, to }
+    }
+
+    /// The record in front of `below`.
+    fn read(&mut self, view: &View) -> Result<Located> {
+        if self.below == self.whole_from {
+            self.verify_batches(view)?;
+        }
+        if self.block.is_empty() {
+            self.walk(view, self.below, false)?;
+        }
+        let (segment, end) = (&view.segments[self.index], view.end_of(self.index));
+        let at = self.block.pop().unwrap_or_default() as usize * ALIGN;
+        let header = frame::peek(segment.frames(end)?, at).filter(|header| header.seq == self.below - 1);
+        let header = header.ok_or_else(|| damaged(segment, end, at, self.below - 1))?;
+        self.below -= 1;
+        Ok(Located { index: self.index, at, header })
+    }
+
+    /// Verifies the batch in front of `below`, and those in front of it that were met on the way.
+    fn verify_batches(&mut self, view: &View) -> Result<()> {
+        let (segment, end) = (&view.segments[self.index], view.end_of(self.index));
+        let (mut starts, mut behind) = self.walk(view, self.below, true)?;
+        // `before` may lie inside a batch, of which the rest counts too.
+        while !behind.commit {
+            let header = verify(segment, end, behind.at, behind.seq)?;
+            behind = Behind { at: behind.at + header.frame_size(), seq: behind.seq + 1, commit: header.commit };
+        }
+        check_end(segment, end, behind.at, behind.seq)?;
+        let mut from = self.below - self.block.len() as u64;
+        while starts.is_none() {
+            (starts, _) = self.walk(view, from, true)?;
+            from -= self.block.len() as u64;
+            // What was walked through before comes first.
+            self.block.clear();
+        }
+        self.whole_from = starts.unwrap_or(self.below);
+        Ok(())
+    }
+
+    /// Walks, from the nearest mark, through the records in front of `to`, and keeps where they stand. Returns the first
+    /// of them, and so the first batch that is known to begin, and where the walk ended.
+    fn walk(&mut self, view: &View, to: u64, verifies: bool) -> Result<(Option<u64>, Behind)> {
+        let (segment, end) = (&view.segments[self.index], view.end_of(self.index));
+        let base_seq = segment.base_seq();
+        let mut place = self.mark(view, to - 1 - base_seq)?;
+        let mut starts = (place.rank == 0).then_some(base_seq);
+        let mut commit = true;
+        self.block.clear();
+        while base_seq + place.rank < to {
+            let seq = base_seq + place.rank;
+            let header = if verifies { verify(segment, end, place.offset, seq)? } else { passed(segment, end, place)? };
+            // Capacities are bounded so that an offset divided by 8 fits.
+            self.block.push((place.offset / ALIGN) as u32);
+            commit = header.commit;
+            if commit && seq + 1 < self.below {
+                starts = starts.or(Some(seq + 1));
+            }
+            place = place.behind(header.frame_size());
+        }
+        Ok((starts, Behind { at: place.offset, seq: to, commit }))
+    }
+
+    /// A place not far in front of the `rank`th record of the segment.
+    fn mark(&mut self, view: &View, rank: u64) -> Result<Place> {
+        let (segment, end) = (&view.segments[self.index], view.end_of(self.index));
+        if self.own.as_ref().is_none_or(|(index, _)| *index != self.index) {
+            let shared = known_place(&mut segment.index(), segment, end, rank)?;
+            if rank - shared.rank < LONGEST {
+                return Ok(shared);
+            }
+            let mut own = SparseIndex::default();
+            own.draw_on(&Budget::new(OWN_MEMORY));
+            self.own = Some((self.index, own));
+        }
+        match &mut self.own {
+            Some((_, own)) => known_place(own, segment, end, rank),
+            None => known_place(&mut segment.index(), segment, end, rank),
+        }
+    }
+}
+
+/// Where a walk ended, and whether a batch did.
+#[derive(Clone, Copy)]
+struct Behind {
+    at: usize,
+    seq: u64,
+    commit: bool,
+}
