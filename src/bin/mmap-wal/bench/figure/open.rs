@@ -34,14 +34,14 @@ pub(crate) fn none(ground: &Ground) -> Result<Measured, Failure> {
         what: "None, 1 M/s",
         mode: SyncMode::None,
         rate: 1_000_000,
-        millis: ground.pick(200, 60_000, 60_000),
+        millis: ground.pick(100, 60_000, 60_000),
         most: Some(2.0),
     };
     let slow = Load {
         name: "append-none-open-100k",
         what: "None, 100 k/s",
         rate: 100_000,
-        millis: ground.pick(200, 120_000, 120_000),
+        millis: ground.pick(100, 120_000, 120_000),
         ..fast
     };
     let (mut measured, more) = (load(ground, &fast)?, load(ground, &slow)?);
@@ -57,7 +57,7 @@ pub(crate) fn batch(ground: &Ground) -> Result<Measured, Failure> {
         what: "Batch of 100 or 10 ms, 100 k/s",
         mode: SyncMode::batch(100),
         rate: 100_000,
-        millis: ground.pick(200, 20_000, 20_000),
+        millis: ground.pick(100, 20_000, 20_000),
         most: None,
     };
     load(ground, &batch)
