@@ -90,8 +90,10 @@ impl Ground {
         Options::new().sync_mode(mode).segment_size(self.segment())
     }
 
-    /// A new log, and its directory.
+    /// A new log, and its directory. What was written before is settled first; the log's own pages are left as it has
+    /// prepared them, because to write them back would make each fault at its first store.
     pub(crate) fn log(&self, name: &str, mode: SyncMode) -> Result<(Scratch, Wal), Failure> {
+        self.settle()?;
         let scratch = self.scratch(name)?;
         let wal = self.options(mode).open(scratch.path())?;
         Ok((scratch, wal))

@@ -1,46 +1,77 @@
 //! Appends in None, one after the other: what they cost, and which pages they have to wait for.
 
+use std::fs::File;
 use std::hint::black_box;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use mmap_wal::{Error, SyncMode, Wal};
 
 use crate::bench::counters::minor_faults;
 use crate::bench::figure::{MEMORY_FLOOR, PAYLOAD};
-use crate::bench::floor::memory::{Ring, frame_size};
-use crate::bench::ground::{Ground, Measured, per_operation};
+use crate::bench::floor::memory::{Ring, frame_size, touched};
+use crate::bench::ground::{Ground, Measured, failed, per_operation};
 use crate::bench::latency::Latencies;
 use crate::bench::open_loop::{Real, Schedule, run};
 use crate::bench::row::{Goal, Round, Row, Unit};
 use crate::failure::Failure;
 
+/// Bytes of one write to the plain file.
+const PIECE: usize = 1 << 20;
+
 /// The mean of an append over millions with rotations, and over those that fit one segment.
+///
+/// With rotations the log cannot be faster for long than its disk: a rotation waits until the segment before the one
+/// that is full is durable. So the same bytes are also written to a plain file, one after the other.
 pub(crate) fn none(ground: &Ground) -> Result<Measured, Failure> {
-    let whole = "append, None, mean with rotations";
-    let one = "append, None, mean within one segment";
     let count = ground.pick(100_000, 10_000_000, 10_000_000);
     let fits = ground.segment() / frame_size(PAYLOAD.len()) as u64 * 9 / 10;
+    let mut ring = Ring::new();
+    let mut whole = || time_log(ground, count);
+    let mut one = || time_log(ground, fits);
+    let mut memory = || Ok(per_operation(time_ring(&mut ring, count), count));
+    let mut disk = || time_file(ground, count).map_err(failed);
+    let rounds = ground.interleave([&mut whole, &mut one, &mut memory, &mut disk])?;
+    let row = |name: &str, what: &str, ours: usize, floor: usize, goal| {
+        let beside = rounds.iter().map(|values| Round::beside(values[ours], values[floor])).collect();
+        Row::new(name, format!("append, None, mean {what}"), Unit::Nanos, goal).rounds(beside)
+    };
+    let with = format!("with rotations, {count} records");
+    let file = "the same bytes written to a new file in large pieces, synced after as many as a segment has";
     let rows = vec![
-        row(ground, "append-none", whole, count, Goal::Low(Some(1.2)))?,
-        row(ground, "append-none-segment", one, fits, Goal::Low(None))?,
+        row("append-none", &with, 0, 2, Goal::Low(Some(1.2))).floor(MEMORY_FLOOR),
+        row("append-none-disk", &with, 0, 3, Goal::Low(None)).floor(file),
+        row("append-none-segment", &format!("within one segment, {fits} records"), 1, 2, Goal::Low(None))
+            .floor(MEMORY_FLOOR),
     ];
     Ok(Measured { rows, ..Measured::default() })
 }
 
-fn row(ground: &Ground, name: &str, what: &str, count: u64, goal: Goal) -> Result<Row, Failure> {
-    let mut ring = Ring::new();
-    let mut ours = || {
-        let (scratch, wal) = ground.log(name, SyncMode::None)?;
-        ground.settle()?;
-        let time = time_appends(&wal, count)?;
-        drop((wal, scratch));
-        ground.settle()?;
-        Ok(per_operation(time, count))
-    };
-    let mut floor = || Ok(per_operation(time_ring(&mut ring, count), count));
-    let rounds = ground.interleave([&mut ours, &mut floor])?;
-    let rounds = rounds.into_iter().map(|[ours, floor]| Round::beside(ours, floor)).collect();
-    Ok(Row::new(name, format!("{what}, {count} records"), Unit::Nanos, goal).floor(MEMORY_FLOOR).rounds(rounds))
+/// Nanoseconds for each of `count` appends to a new log.
+fn time_log(ground: &Ground, count: u64) -> Result<f64, Failure> {
+    let (scratch, wal) = ground.log("append", SyncMode::None)?;
+    let time = time_appends(&wal, count)?;
+    drop((wal, scratch));
+    ground.settle()?;
+    Ok(per_operation(time, count))
+}
+
+/// Nanoseconds for each of `count` frames whose bytes are written to a new file, one after the other.
+fn time_file(ground: &Ground, count: u64) -> io::Result<f64> {
+    let dir = ground.scratch("file").map_err(|failure| io::Error::other(failure.to_string()))?;
+    let mut file = File::create_new(dir.path().join("frames"))?;
+    let piece = touched(PIECE);
+    let (total, mut written) = (count * frame_size(PAYLOAD.len()) as u64, 0);
+    let start = Instant::now();
+    while written < total {
+        let len = (total - written).min(PIECE as u64);
+        file.write_all(&piece[..len as usize])?;
+        written += len;
+        if written % ground.segment() == 0 {
+            file.sync_data()?;
+        }
+    }
+    Ok(per_operation(start.elapsed(), count))
 }
 
 fn time_appends(wal: &Wal, count: u64) -> Result<Duration, Error> {
@@ -85,7 +116,6 @@ pub(crate) fn faults(ground: &Ground) -> Result<Measured, Failure> {
 /// Faults of this thread for a thousand appends of `count`.
 fn faults_of(ground: &Ground, count: u64, append: impl FnOnce(&Wal) -> Result<(), Error>) -> Result<f64, Failure> {
     let (_scratch, wal) = ground.log("faults", SyncMode::None)?;
-    ground.settle()?;
     let before = minor_faults();
     append(&wal)?;
     let faults = minor_faults().zip(before).map_or(0, |(after, before)| after - before);

@@ -96,7 +96,6 @@ fn durable(ground: &Ground, kind: &Kind<'_>) -> Result<Measured, Failure> {
     let mut written = Vec::new();
     // Once, so that each has what it needs.
     (kind.append)(&wal)?;
-    ground.settle()?;
     let disk_cell = std::cell::RefCell::new(&mut disk);
     let mut append = || {
         let before = written_bytes();

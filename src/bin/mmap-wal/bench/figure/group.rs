@@ -30,7 +30,6 @@ fn commit_by(ground: &Ground, threads: u64) -> Result<[Row; 2], Failure> {
     let floor = Group::new(disk, ground.segment());
     let (_log, wal) = ground.log("group", SyncMode::Sync)?;
     let mut sizes = Vec::new();
-    ground.settle()?;
     let mut ours = || {
         let before = wal.stats().group_records.count();
         let time = together(threads, || (0..each).try_for_each(|_| wal.append(&PAYLOAD).map(drop)))?;

@@ -111,7 +111,6 @@ fn log_slice(ground: &Ground, load: &Load, schedule: Schedule, latencies: &mut L
         let (_scratch, wal) = ground.log(load.name, load.mode)?;
         // The first append calls the thread that looks after the rest.
         wal.append(&PAYLOAD)?;
-        ground.settle()?;
         run(schedule, &Real::start(), latencies, || wal.append(&PAYLOAD).map(drop))?;
     }
     ground.settle()
