@@ -94,7 +94,7 @@ fn durable(c: &mut Criterion) {
 /// An append of `size` bytes of frames, and durable overwrites of as many.
 fn durable_group(c: &mut Criterion, name: &str, size: usize, append: impl Fn() -> mmap_wal::Result<()>) {
     let dir = fresh_dir();
-    let mut disk = Disk::create(dir.path(), FLOOR_LEN as usize).expect("files");
+    let disk = Disk::create(dir.path(), FLOOR_LEN as usize).expect("files");
     let mut group = c.benchmark_group(name);
     group.throughput(Throughput::Bytes(size as u64));
     group.bench_function("the log", |b| b.iter(|| append().expect("an append")));

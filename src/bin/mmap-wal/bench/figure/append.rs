@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::hint::black_box;
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mmap_wal::{Error, SyncMode, Wal};
@@ -30,7 +31,7 @@ pub(crate) fn none(ground: &Ground) -> Result<Measured, Failure> {
     let mut whole = || time_log(ground, count);
     let mut one = || time_log(ground, fits);
     let mut memory = || Ok(per_operation(time_ring(&mut ring, count), count));
-    let mut disk = || time_file(ground, count).map_err(failed);
+    let mut disk = || time_file(ground, count);
     let rounds = ground.interleave([&mut whole, &mut one, &mut memory, &mut disk])?;
     let row = |name: &str, what: &str, ours: usize, floor: usize, goal| {
         let beside = rounds.iter().map(|values| Round::beside(values[ours], values[floor])).collect();
@@ -57,21 +58,28 @@ fn time_log(ground: &Ground, count: u64) -> Result<f64, Failure> {
 }
 
 /// Nanoseconds for each of `count` frames whose bytes are written to a new file, one after the other.
-fn time_file(ground: &Ground, count: u64) -> io::Result<f64> {
-    let dir = ground.scratch("file").map_err(|failure| io::Error::other(failure.to_string()))?;
-    let mut file = File::create_new(dir.path().join("frames"))?;
-    let piece = touched(PIECE);
-    let (total, mut written) = (count * frame_size(PAYLOAD.len()) as u64, 0);
-    let start = Instant::now();
-    while written < total {
-        let len = (total - written).min(PIECE as u64);
+fn time_file(ground: &Ground, count: u64) -> Result<f64, Failure> {
+    let scratch = ground.scratch("file")?;
+    let bytes = count * frame_size(PAYLOAD.len()) as u64;
+    let time = write_pieces(&scratch.path().join("frames"), bytes, ground.segment()).map_err(failed)?;
+    drop(scratch);
+    ground.settle()?;
+    Ok(per_operation(time, count))
+}
+
+/// Writes `bytes` bytes to a new file, synced after every so many.
+fn write_pieces(path: &Path, bytes: u64, every: u64) -> io::Result<Duration> {
+    let (mut file, piece) = (File::create_new(path)?, touched(PIECE));
+    let (start, mut written) = (Instant::now(), 0);
+    while written < bytes {
+        let len = (bytes - written).min(PIECE as u64);
         file.write_all(&piece[..len as usize])?;
         written += len;
-        if written % ground.segment() == 0 {
+        if written % every == 0 {
             file.sync_data()?;
         }
     }
-    Ok(per_operation(start.elapsed(), count))
+    Ok(start.elapsed())
 }
 
 fn time_appends(wal: &Wal, count: u64) -> Result<Duration, Error> {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use mmap_wal::{SyncMode, Wal};
 
 use crate::bench::counters::written_bytes;
-use crate::bench::figure::PAYLOAD;
+use crate::bench::figure::{FRAMES_AT, PAYLOAD};
 use crate::bench::floor::disk::Disk;
 use crate::bench::floor::memory::frame_size;
 use crate::bench::ground::{Ground, Measured, failed};
@@ -15,8 +15,6 @@ use crate::failure::Failure;
 
 /// Records of a batch.
 const BATCH: usize = 100;
-/// Where the frames of a segment begin: the floor overwrites the same pages.
-const FRAMES_AT: u64 = 8192;
 
 /// What is appended, and what it is called.
 struct Kind<'a> {
@@ -66,7 +64,7 @@ pub(crate) fn batch(ground: &Ground) -> Result<Measured, Failure> {
     durable(ground, &kind)
 }
 
-/// Where frames of one size go, in a segment or in the floor's files.
+/// Where frames of one size go in a segment, and so in the floor's files.
 struct Track {
     at: u64,
     size: usize,
@@ -87,7 +85,7 @@ impl Track {
 fn durable(ground: &Ground, kind: &Kind<'_>) -> Result<Measured, Failure> {
     let count = ground.pick(20, 500, 2000);
     let (scratch, end) = (ground.scratch("floor")?, ground.segment());
-    let mut disk = Disk::create(scratch.path(), end as usize).map_err(failed)?;
+    let disk = Disk::create(scratch.path(), end as usize).map_err(failed)?;
     let way = disk.way();
     let (_log, wal) = ground.log(kind.name, SyncMode::Sync)?;
     let track = || Track { at: FRAMES_AT, size: kind.size, end };
@@ -96,7 +94,6 @@ fn durable(ground: &Ground, kind: &Kind<'_>) -> Result<Measured, Failure> {
     let mut written = Vec::new();
     // Once, so that each has what it needs.
     (kind.append)(&wal)?;
-    let disk_cell = std::cell::RefCell::new(&mut disk);
     let mut append = || {
         let before = written_bytes();
         let median = round(count, &mut ours, || (kind.append)(&wal).map_err(Failure::from))?;
@@ -107,13 +104,13 @@ fn durable(ground: &Ground, kind: &Kind<'_>) -> Result<Measured, Failure> {
     let mut overwrite = || {
         round(count, &mut direct, || {
             let (at, size) = ahead.next();
-            disk_cell.borrow_mut().overwrite(at, size).map_err(failed)
+            disk.overwrite(at, size).map_err(failed)
         })
     };
     let mut overwrite_synced = || {
         round(count, &mut synced, || {
             let (at, size) = behind.next();
-            disk_cell.borrow().overwrite_synced(at, size).map_err(failed)
+            disk.overwrite_synced(at, size).map_err(failed)
         })
     };
     let rounds = ground.interleave([&mut append, &mut overwrite, &mut overwrite_synced])?;

@@ -19,6 +19,8 @@ use crate::failure::Failure;
 
 /// The payload of a record, unless a figure says otherwise.
 const PAYLOAD: [u8; 128] = [0xa5; 128];
+/// Where the frames of a segment begin.
+const FRAMES_AT: u64 = 8192;
 /// What the memory floor is.
 const MEMORY_FLOOR: &str = "checksum, copy of header and payload, one release store, in memory that is there";
 

@@ -7,13 +7,12 @@ use std::time::Instant;
 use mmap_wal::inspect::Log;
 use mmap_wal::{Reader, Snapshot, SyncMode};
 
+use crate::bench::figure::FRAMES_AT;
 use crate::bench::floor::memory::{frame_size, frames, verify_all};
 use crate::bench::ground::{Ground, Measured, per_second};
 use crate::bench::row::{Goal, Round, Row, Unit};
 use crate::failure::{FAILED, Failure};
 
-/// Bytes of a segment that are not for frames.
-const FRAMES_AT: u64 = 8192;
 const SEGMENTS: u64 = 4;
 /// Records that are left out of the last segment, so that nothing rotates once more.
 const SPARE: u64 = 8;

@@ -49,7 +49,7 @@ impl Disk {
     }
 
     /// Overwrites the pages that hold the `len` bytes at `from`, durably, in one call.
-    pub(crate) fn overwrite(&mut self, from: u64, len: usize) -> io::Result<()> {
+    pub(crate) fn overwrite(&self, from: u64, len: usize) -> io::Result<()> {
         let (first, bytes) = self.pages(from, len)?;
         match &self.direct {
             Some(file) => file.write_all_at(bytes, first),
