@@ -32,11 +32,12 @@ use crate::failure::{Code, FAILED, Failure, OK, Outcome, USAGE};
 /// Measure this log beside the least that the machine needs for the same, in turn.
 ///
 /// Every figure is taken in rounds, in each of which its floor is taken as well, and judged by the ratio. Figures of a
-/// machine that does something else meanwhile say little. A normal run takes about 12 minutes and 4 GiB of disk.
+/// machine that does something else meanwhile say little. A normal run takes about ten minutes, mostly of open loops, and
+/// 2 GiB of disk.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A directory on the disk that is to be measured; what is written there goes again. By default a temporary one, which
-    /// may be memory and then says nothing of a disk.
+    /// A directory on the disk that is to be measured; what is written goes into a directory of its own there, which is
+    /// removed at the end. By default the temporary one, which may be memory and then says nothing of a disk.
     dir: Option<PathBuf>,
     /// Only these figures: see --list.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]

@@ -22,10 +22,10 @@ const DRAWN: [(&str, &str, bool); 6] = [
 ];
 
 const WIDTH: f64 = 880.0;
-const HEIGHT: f64 = 540.0;
+const HEIGHT: f64 = 528.0;
 /// The area of the lines.
 const LEFT: f64 = 84.0;
-const RIGHT: f64 = WIDTH - 24.0;
+const RIGHT: f64 = WIDTH - 40.0;
 const TOP: f64 = 72.0;
 const BOTTOM: f64 = 388.0;
 /// Where the legend begins, and the height of a line of it.
@@ -90,13 +90,11 @@ pub(crate) fn plot(report: &Report) -> Option<String> {
     let all = || lines.iter().flatten();
     let x = Axis::around(all().map(|point| point.0), LEFT, RIGHT);
     let y = Axis::around(all().map(|point| point.1), BOTTOM, TOP);
-    let height = LEGEND + LEGEND_LINE * drawn.len().div_ceil(2) as f64;
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-labelledby=\"t d\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-labelledby=\"t d\">\n\
          <title id=\"t\">Latency of an append of 128 bytes, by percentile</title>\n\
          <desc id=\"d\">{}</desc>\n<style>\n{STYLE}</style>\n\
          <rect class=\"ground\" width=\"100%\" height=\"100%\"/>\n",
-        HEIGHT.max(height),
         escaped(&drawn.iter().map(|(latency, ..)| described(latency)).collect::<Vec<_>>().join("; ")),
     );
     text(&mut svg, (LEFT, 28.0), "title", "start", "Latency of an append of 128 bytes, by percentile");
@@ -108,8 +106,11 @@ pub(crate) fn plot(report: &Report) -> Option<String> {
         let points = points.collect::<Vec<_>>().join(" ");
         let _ = writeln!(svg, "<polyline class=\"{}\" points=\"{points}\"/>", classes(class, *floor));
     }
-    for (n, (latency, class, floor)) in drawn.iter().enumerate() {
-        legend(&mut svg, n, latency, &classes(class, *floor));
+    let mut entries = [0, 0];
+    for (latency, class, floor) in &drawn {
+        let column = usize::from(*floor);
+        legend(&mut svg, column, entries[column], latency, &classes(class, *floor));
+        entries[column] += 1;
     }
     svg.push_str("</svg>\n");
     Some(svg)
@@ -144,8 +145,8 @@ fn axes(svg: &mut String, x: Axis, y: Axis) {
     );
 }
 
-fn legend(svg: &mut String, n: usize, latency: &Summary, classes: &str) {
-    let (column, row) = (n % 2, n / 2);
+/// An entry of the legend: the log's in the first column, floors in the second.
+fn legend(svg: &mut String, column: usize, row: usize, latency: &Summary, classes: &str) {
     let x = LEFT + (RIGHT - LEFT) / 2.0 * column as f64;
     let y = LEGEND + LEGEND_LINE * row as f64;
     let end = x + 34.0;
