@@ -49,10 +49,12 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn touching_memory_for_the_first_time_is_counted() {
-        let (faults, bytes) = (minor_faults().unwrap(), anonymous_bytes().unwrap());
-        let memory = crate::bench::floor::memory::touched(8 << 20);
+        // More than an allocator keeps for later, so that it comes from the system.
+        const LEN: usize = 40 << 20;
+        let faults = minor_faults().unwrap();
+        let memory = crate::bench::floor::memory::touched(LEN);
         assert!(minor_faults().unwrap() > faults);
-        assert!(anonymous_bytes().unwrap() >= bytes + (4 << 20));
+        assert!(anonymous_bytes().unwrap() >= LEN as u64);
         drop(memory);
     }
 }
