@@ -1,24 +1,35 @@
-//! What an append and a replay of 128-byte records cost, beside floors measured in the same run.
+//! What an append costs in each sync mode, beside floors measured in the same run.
 //!
 //! A floor is the least that any log would have to do: for memory, the checksum and the copy of the same bytes; for a
-//! durable append, one page overwritten in a file that has its space, and synced. Figures depend on the disk: logs are
-//! made in `MMAP_WAL_BENCH_DIR`, or else in the temporary directory, which may be memory and then says nothing of a disk.
+//! durable append, the same pages overwritten durably in a file that has them. Figures depend on the disk: logs are made
+//! in `MMAP_WAL_BENCH_DIR`, or else in the temporary directory, which may be memory and then says nothing of a disk.
+//! `mmap-wal bench` takes the same figures in interleaved rounds and judges their ratios.
 #![allow(missing_docs)]
 
-use std::fs::File;
+#[allow(dead_code, unused_imports)]
+#[path = "../src/bin/mmap-wal/bench/floor/disk.rs"]
+mod disk;
+#[allow(dead_code, unused_imports)]
+#[path = "../src/bin/mmap-wal/bench/floor/memory.rs"]
+mod memory;
+
 use std::hint::black_box;
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use disk::Disk;
+use memory::{Ring, frame_size};
 use mmap_wal::{Options, SyncMode, Wal};
 use tempfile::TempDir;
 
 const PAYLOAD: [u8; 128] = [0xa5; 128];
-const HEADER: usize = 24;
-const FRAME: usize = HEADER + PAYLOAD.len();
-/// How many records are replayed, and how many are appended before the front is truncated, which is not timed.
+/// Where the frames of a segment begin, and bytes of the floor's files.
+const FRAMES_AT: u64 = 8192;
+const FLOOR_LEN: u64 = 16 << 20;
+/// How many records are appended before the front is truncated, which is not timed.
 const RECORDS: u64 = 100_000;
+/// Records of a batch.
+const BATCH: usize = 100;
 
 fn fresh_dir() -> TempDir {
     match std::env::var_os("MMAP_WAL_BENCH_DIR") {
@@ -32,39 +43,21 @@ fn open(dir: &TempDir, mode: SyncMode) -> Wal {
     Options::new().sync_mode(mode).open(dir.path()).expect("a log")
 }
 
-/// One frame's checksum and copy, into a buffer as large as the log.
-fn encode(memory: &mut [u8], at: usize, seq: u64) {
-    let frame = &mut memory[at..at + FRAME];
-    frame[8..16].copy_from_slice(&seq.to_le_bytes());
-    frame[HEADER..].copy_from_slice(&PAYLOAD);
-    let crc = crc32fast::hash(&frame[4..]);
-    frame[..4].copy_from_slice(&crc.to_le_bytes());
+/// The offsets of frames of `size` bytes in a segment, over and over.
+fn offsets(size: usize) -> impl Iterator<Item = u64> {
+    (FRAMES_AT..FLOOR_LEN - size as u64).step_by(size).cycle()
 }
 
-fn append(c: &mut Criterion) {
-    let mut group = c.benchmark_group("append 128 B");
+fn published(c: &mut Criterion) {
+    let mut group = c.benchmark_group("append 128 B, published");
     group.throughput(Throughput::Elements(1));
-    for (name, mode) in [("None", SyncMode::None), ("Sync", SyncMode::Sync)] {
+    for (name, mode) in [("None", SyncMode::None), ("Batch of 100", SyncMode::batch(100))] {
         let dir = fresh_dir();
         let wal = open(&dir, mode);
         group.bench_function(name, |b| b.iter_custom(|count| time_appends(&wal, count)));
     }
-    let mut memory = vec![0_u8; FRAME * RECORDS as usize];
-    let mut seq = 0;
-    group.bench_function("floor of None: checksum and copy", |b| {
-        b.iter(|| {
-            encode(&mut memory, (seq % RECORDS) as usize * FRAME, seq);
-            seq += 1;
-        });
-    });
-    let dir = fresh_dir();
-    let file = File::create(dir.path().join("page")).expect("a file");
-    group.bench_function("floor of Sync: overwrite a page and sync it", |b| {
-        b.iter(|| {
-            file.write_all_at(&[0xa5; 4096], 0).expect("a write");
-            file.sync_data().expect("a sync");
-        });
-    });
+    let mut ring = Ring::new();
+    group.bench_function("floor: checksum, copy, publish", |b| b.iter(|| black_box(ring.append(black_box(&PAYLOAD)))));
     group.finish();
 }
 
@@ -75,7 +68,7 @@ fn time_appends(wal: &Wal, count: u64) -> Duration {
         let now = left.min(RECORDS);
         let start = Instant::now();
         for _ in 0..now {
-            black_box(wal.append(&PAYLOAD).expect("an append"));
+            black_box(wal.append(black_box(&PAYLOAD)).expect("an append"));
         }
         spent += start.elapsed();
         wal.truncate_front(u64::MAX).expect("a truncation");
@@ -84,34 +77,38 @@ fn time_appends(wal: &Wal, count: u64) -> Duration {
     spent
 }
 
-fn replay(c: &mut Criterion) {
-    let dir = fresh_dir();
-    let wal = open(&dir, SyncMode::None);
-    for _ in 0..RECORDS {
-        wal.append(&PAYLOAD).expect("an append");
+fn durable(c: &mut Criterion) {
+    let large = [0xa5; 4096];
+    for (name, payload) in [("128 B", &PAYLOAD[..]), ("4 KiB", &large)] {
+        let dir = fresh_dir();
+        let wal = open(&dir, SyncMode::Sync);
+        let size = frame_size(payload.len());
+        durable_group(c, &format!("append {name}, durable"), size, || wal.append(payload).map(drop));
     }
-    let snapshot = wal.snapshot();
-    let mut group = c.benchmark_group("replay 128 B");
-    group.throughput(Throughput::Elements(RECORDS));
-    group.bench_function("replay", |b| {
-        b.iter(|| {
-            let records = snapshot.replay(0).expect("a replay");
-            records.map(|record| black_box(record.expect("a record").payload()).len()).sum::<usize>()
-        });
+    let (dir, records) = (fresh_dir(), [PAYLOAD; BATCH]);
+    let wal = open(&dir, SyncMode::Sync);
+    let size = BATCH * frame_size(PAYLOAD.len());
+    durable_group(c, "append_batch of 100 x 128 B", size, || wal.append_batch(&records).map(drop));
+}
+
+/// An append of `size` bytes of frames, and durable overwrites of as many.
+fn durable_group(c: &mut Criterion, name: &str, size: usize, append: impl Fn() -> mmap_wal::Result<()>) {
+    let dir = fresh_dir();
+    let disk = Disk::create(dir.path(), FLOOR_LEN as usize).expect("files");
+    let mut group = c.benchmark_group(name);
+    group.throughput(Throughput::Bytes(size as u64));
+    group.bench_function("the log", |b| b.iter(|| append().expect("an append")));
+    let mut next = offsets(size);
+    let floor = format!("floor: {}", disk.way());
+    group.bench_function(floor, |b| {
+        b.iter(|| next.next().map_or(Ok(()), |at| disk.overwrite(at, size)).expect("a write"));
     });
-    let frames = vec![0xa5_u8; FRAME * RECORDS as usize];
-    let mut copy = vec![0_u8; frames.len()];
-    group.bench_function("floor: checksum and copy", |b| {
-        b.iter(|| {
-            for (frame, to) in frames.chunks_exact(FRAME).zip(copy.chunks_exact_mut(FRAME)) {
-                black_box(crc32fast::hash(&frame[4..]));
-                to.copy_from_slice(frame);
-            }
-            black_box(&copy);
-        });
+    let mut next = offsets(size);
+    group.bench_function("floor: pwrite + fdatasync", |b| {
+        b.iter(|| next.next().map_or(Ok(()), |at| disk.overwrite_synced(at, size)).expect("a write"));
     });
     group.finish();
 }
 
-criterion_group!(benches, append, replay);
+criterion_group!(benches, published, durable);
 criterion_main!(benches);

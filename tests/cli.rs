@@ -2,6 +2,8 @@
 //! beside a living writer and after a kill. Does not prove that nothing is lost: `kills.rs` tries that.
 #![allow(missing_docs)]
 
+#[path = "cli/bench.rs"]
+mod bench;
 #[path = "cli/copy.rs"]
 mod copy;
 #[path = "cli/fixture.rs"]

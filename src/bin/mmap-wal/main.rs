@@ -4,6 +4,7 @@
 mod acks;
 mod append;
 mod bar;
+mod bench;
 mod checkpoint;
 mod copy;
 mod crash_test;
@@ -68,6 +69,11 @@ enum Command {
     Salvage(salvage::Args),
     /// Kill a writer at random times, again and again, and check that nothing acknowledged is lost.
     CrashTest(crash_test::Args),
+    /// Measure the log beside the least that this machine needs for the same.
+    Bench(bench::Args),
+    /// The process that bench starts beside itself.
+    #[command(hide = true)]
+    BenchChild(bench::child::Args),
     /// The writer that crash-test kills.
     #[command(hide = true)]
     CrashWriter(crash_test::writer::Args),
@@ -108,6 +114,8 @@ fn run(command: &Command) -> Outcome {
         Command::Copy(args) => copy::run(args),
         Command::Repair(args) => repair::run(args),
         Command::Salvage(args) => salvage::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::BenchChild(args) => bench::child::run(args),
         Command::CrashTest(args) => crash_test::run(args),
         Command::CrashWriter(args) => crash_test::writer::run(args),
         Command::CrashMixer(args) => crash_test::mixed::writer::run(args),
