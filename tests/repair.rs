@@ -499,6 +499,27 @@ fn what_a_reset_dropped_does_not_come_back() {
 }
 
 #[test]
+fn a_segment_that_a_reset_began_says_so_when_the_log_was_opened_again() {
+    let dir = scratch();
+    let wal = options().open(dir.path()).expect("a new log");
+    fill(&wal, 20);
+    wal.reset(100).expect("a reset");
+    let mut files = files_of(dir.path());
+    drop(wal);
+    // The power fails before anything is synced in the segment in which the log goes on.
+    let active = files.iter().rfind(|(_, bytes)| bytes.len() as u64 == SMALLEST && bytes[4160] == 100);
+    let active = active.map(|(name, _)| name.clone()).expect("a segment that begins with 100");
+    files.get_mut(&active).expect("it")[4096..].fill(0);
+    let dir = directory(&files);
+    drop(options().open(dir.path()).expect("the log"));
+    for files in without_manifest(&files_of(dir.path())) {
+        let (dir, plan, wal) = repaired(&files);
+        assert_eq!((ranges(&plan), numbers(&wal), wal.positions().last), (vec![], (vec![], vec![]), 99), "{plan}");
+        goes_on(dir, wal);
+    }
+}
+
+#[test]
 fn a_lost_manifest_and_damaged_segments_are_repaired_together() {
     let mut files = killed(60);
     flip(&mut files, 2, at(3) + 30);
