@@ -9,6 +9,7 @@
 #![cfg(mmap_wal_planted)]
 #![allow(missing_docs)]
 
+mod fixture;
 mod reference;
 mod simulator;
 

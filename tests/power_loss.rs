@@ -7,6 +7,7 @@
 //! several threads do at once; bit rot (other tests); crashes in the middle of a sync that is not one of its subsets.
 #![allow(missing_docs)]
 
+mod fixture;
 mod reference;
 mod simulator;
 

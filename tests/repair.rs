@@ -23,6 +23,7 @@ use reference::{Files, Rec};
 use simulator::disk::Disk;
 use simulator::image::{Doubts, Image};
 use simulator::machine::Machine;
+use simulator::mended::{Patient, nothing_is_gone};
 use simulator::model::Model;
 use simulator::rng::Rng;
 
@@ -127,22 +128,8 @@ fn repair(dir: &Path) -> RepairPlan {
     plan
 }
 
-/// The files that any open may change.
-fn is_helper(name: &str) -> bool {
-    matches!(name, "LOCK" | "READERS" | "STATS")
-}
-
-/// Every file that was there is there, under some name; but for headers that were restored and the manifest, which may
-/// change if it verifies.
 fn assert_nothing_is_gone(before: &Files, after: &Files, plan: &RepairPlan) {
-    let kept: BTreeSet<&Vec<u8>> = after.values().collect();
-    let restored: BTreeSet<String> = plan.headers.iter().map(|ordinal| segment(*ordinal)).collect();
-    let changes =
-        |name: &str| is_helper(name) || restored.contains(name) || (name == "MANIFEST" && plan.rebuilt.is_none());
-    for (name, bytes) in before.iter().filter(|(name, _)| !changes(name)) {
-        let began = plan.next_seq.is_some() && bytes[8192.min(bytes.len())..].iter().all(|byte| *byte == 0);
-        assert!(kept.contains(bytes) || began, "the bytes of {name} are gone");
-    }
+    nothing_is_gone(before, after, plan).unwrap_or_else(|message| panic!("{message}"));
 }
 
 /// Repairs `files` and opens the log.
@@ -710,17 +697,9 @@ fn after_a_failure_at_any_step_a_repair_done_again_finishes() {
 
 /// A log in the state that a repair may have left it in is repaired, and holds `seqs`.
 fn check_finishes(dir: &tempfile::TempDir, files: &Files, seqs: &[u64], planned: &RepairPlan, step: &str) {
-    assert_nothing_is_gone(files, &files_of(dir.path()), planned);
-    let log = Log::open(dir.path()).unwrap_or_else(|e| panic!("{step}: {e}"));
-    let plan = log.plan_repair().unwrap_or_else(|e| panic!("{step}: {e}"));
-    log.repair(&plan).unwrap_or_else(|e| panic!("{step}: {e}"));
-    assert!(log.plan_repair().expect("a plan").is_empty(), "{step}");
-    drop(log);
-    let wal = options().open(dir.path()).unwrap_or_else(|e| panic!("{step}: {e}"));
+    let patient = Patient { files, planned, options: &options(), tag: [0; 16] };
+    let wal = patient.recovers(dir.path()).unwrap_or_else(|message| panic!("{step}: {message}"));
     assert_eq!(numbers(&wal).0, seqs, "{step}");
-    // What a power failure left of a new segment may count as a lost one, and the log then goes on in a spare.
-    let last = if plan.next_seq.is_some() { &plan } else { planned };
-    assert_nothing_is_gone(files, &files_of(dir.path()), last);
     fill(&wal, 20);
 }
 
