@@ -5,14 +5,14 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mmap_wal::SyncMode;
 
 use super::disk::Disk;
 use super::history::{Life, NEEDS_OF_NEW, Op, Setup, focused, short, starved, starving};
 use super::image::Doubts;
-use super::life::{Start, Watch, live};
+use super::life::{LOG, Start, Watch, live};
 use super::machine::{AT_REST, Famine, Moment, Phase};
 use super::model::Crash;
 use super::rng::{Rng, mix};
@@ -164,6 +164,9 @@ pub fn scratch_dir() -> tempfile::TempDir {
     made.expect("a directory for the simulated disks")
 }
 
+/// The smallest slot of a manifest that is read: smaller than any new one.
+const SMALLEST_SLOT: usize = 4096;
+
 /// How many crashes one history goes through.
 const MOST_DEPTH: usize = 3;
 
@@ -232,7 +235,7 @@ impl<'a> Explorer<'a> {
 
     fn history(&mut self) -> Result<(), Failure> {
         let mut rng = Rng::new(mix(self.seed));
-        let life;
+        let mut life;
         (self.setup, life) = match self.kind {
             // The third of the short ones stands for seed 4 of 8.
             Kind::Short => short(self.seed / 8 * 3 + self.seed % 8 / 2),
@@ -248,7 +251,27 @@ impl<'a> Explorer<'a> {
         let is_always = life.fault.is_some() || life.famine.is_some_and(|famine| famine.at <= NEEDS_OF_NEW);
         let watch = if is_always || self.seed % 8 < 2 { Watch::Always } else { Watch::Opened };
         self.trail.push(format!("{:?}", self.setup));
-        self.explore(&Start::nothing(), &life, watch, 0, &mut rng)
+        let start = if self.seed % 32 == 5 { self.cramped()? } else { Start::nothing() };
+        // What is there needs no space to come into being.
+        let at = |famine: Famine| if start.model.created { 1 + famine.at % 8 } else { famine.at };
+        life.famine = life.famine.map(|famine| Famine { at: at(famine), ..famine });
+        self.explore(&start, &life, watch, 0, &mut rng)
+    }
+
+    /// A log whose manifest is as small as can be, so that it grows with the next spare.
+    fn cramped(&mut self) -> Result<Start, Failure> {
+        let moments = self.live(&Start::nothing(), &Life::of(vec![Op::Append(40)]), 1, Watch::Opened)?;
+        let last = moments.last().expect("an append has an end");
+        let mut image = last.disk.live_image();
+        let node = image.files[&format!("{LOG}/MANIFEST")];
+        let whole = &image.contents[&node];
+        let slot = |at: usize| &whole[at..at + SMALLEST_SLOT];
+        let small = [slot(0), slot(whole.len() / 2)].concat();
+        image.contents.insert(node, Arc::new(small));
+        let mut model = (*last.model).clone();
+        model.promised(model.ceiling);
+        self.trail.push("a log whose manifest has the smallest slots".to_owned());
+        Ok(Start { disk: Disk::of(&image), model, crash: Crash::Process, whole: true })
     }
 
     fn explore(
