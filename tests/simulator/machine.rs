@@ -45,7 +45,7 @@ pub const FRAMES: usize = 8192;
 pub const BEGUN: usize = 4160;
 
 /// An update of the manifest writes two slots, each synced.
-const ACTS_OF_UPDATE: usize = 4;
+pub const ACTS_OF_UPDATE: usize = 4;
 
 const EIO: i32 = 5;
 pub const ENOSPC: i32 = 28;
@@ -166,6 +166,11 @@ impl Machine {
     /// Whether something found no space since the user asked for what is under way.
     pub fn has_refused(&self) -> bool {
         self.state().refused
+    }
+
+    /// Whether something found no space, and would find none now.
+    pub fn is_full(&self) -> bool {
+        self.state().is_full()
     }
 
     /// Whether the fault has come to pass.
