@@ -784,18 +784,24 @@ fn links_of(dir: &Path) -> Vec<(String, String)> {
 #[test]
 fn without_space_or_links_nothing_is_changed() {
     for (case, (files, _)) in damaged_logs().into_iter().enumerate() {
-        for (errno, part) in [(ENOSPC, "no space"), (1, "hard links")] {
+        let refusals =
+            [("allocate", "no space"), ("rename", "no space"), ("replace", "no space"), ("link", "hard links")];
+        for (what, part) in refusals {
             let dir = directory(&files);
             let plan = Log::open(dir.path()).expect("a log").plan_repair().expect("a plan");
             let observer = Before::new(true, move |act: &Act<'_>| match act {
-                Act::Allocate { .. } if errno == ENOSPC => Err(io::Error::from_raw_os_error(errno)),
-                Act::Link { .. } if errno == 1 => Err(io::Error::from_raw_os_error(errno)),
+                Act::Allocate { .. } if what == "allocate" => Err(io::Error::from_raw_os_error(ENOSPC)),
+                Act::Rename { .. } if what == "rename" => Err(io::Error::from_raw_os_error(ENOSPC)),
+                Act::Rename { to, .. } if what == "replace" && to.ends_with("MANIFEST") => {
+                    Err(io::Error::from_raw_os_error(ENOSPC))
+                }
+                Act::Link { .. } if what == "link" => Err(io::Error::from_raw_os_error(1)),
                 _ => Ok(()),
             });
             let log = Log::open_observed(dir.path(), Some(observer)).expect("a log");
             let Err(failed) = log.repair(&plan) else { continue };
             assert!(failed.to_string().to_lowercase().contains(part), "{case}: {failed}");
-            assert_eq!(log_files_of(dir.path()), log_files_of(directory(&files).path()), "{case} {errno}");
+            assert_eq!(log_files_of(dir.path()), log_files_of(directory(&files).path()), "{case} {what}");
         }
     }
 }
