@@ -352,7 +352,7 @@ impl<'a> Explorer<'a> {
     fn go_on(&mut self, start: &Start, full: bool, depth: usize, deeper: usize, rng: &mut Rng) -> Result<(), Failure> {
         let full = full && rng.one_in(2);
         // Few histories have a creation behind a creation that crashed.
-        let deeper = if start.model.created { deeper } else { deeper.min(24) };
+        let deeper = if start.model.created { deeper } else { deeper.min(if depth == 0 { 2 } else { 20 }) };
         if depth + 1 < MOST_DEPTH && rng.one_in(deeper) {
             let mut life = match self.kind {
                 Kind::Starving => starved(rng, &self.setup, 4),
