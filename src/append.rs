@@ -247,6 +247,7 @@ impl Writer {
     /// There is no segment to append to: nothing has happened.
     pub(crate) fn was_refused(&mut self) {
         if planted(Bug::NumberWithoutSpace) {
+            self.segment.publish(&mut self.tail, self.at, 1);
             self.next_seq += 1;
         }
     }
