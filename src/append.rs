@@ -253,6 +253,14 @@ impl Writer {
         Some(next)
     }
 
+    /// There is no segment to append to: nothing has happened.
+    pub(crate) fn was_refused(&mut self) {
+        if planted(Bug::NumberWithoutSpace) {
+            self.segment.publish(&mut self.tail, self.at, 1);
+            self.next_seq += 1;
+        }
+    }
+
     /// The spare that [`Writer::restart`] would take.
     pub(crate) fn next_spare(&self) -> Option<Entry> {
         self.spares.front().map(|spare| spare.entry)

@@ -144,7 +144,7 @@ impl Engine {
                     writer = lock(&self.writer);
                     // What was announced before is enough, even if there is no space for more.
                     if !writer.can_rotate(need) {
-                        ready?;
+                        ready.inspect_err(|_| writer.was_refused())?;
                     }
                 }
             }

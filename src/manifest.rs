@@ -198,7 +198,12 @@ fn write_anew(storage: &Storage, manifest: &Manifest, slot_len: usize) -> Result
         return Err(e);
     }
     file.sync()?;
-    storage.rename(MANIFEST_TMP, MANIFEST)?;
+    let renamed = storage.rename(MANIFEST_TMP, MANIFEST);
+    if let Err(Error::NoSpace(_)) = renamed {
+        // It has not happened, and what was written takes up space for nothing.
+        remove_if_there(storage, MANIFEST_TMP)?;
+    }
+    renamed?;
     storage.sync_dir().map_err(|e| match e {
         // The file before has no name any more: want of space is no way back to it.
         Error::NoSpace(failure) => Error::Io(failure),

@@ -74,6 +74,16 @@ pub enum Bug {
     AppendTellsNobody,
     /// An attempt to append waits for the writer's lock.
     AttemptWaits,
+    /// An append for which there is no space takes a number.
+    NumberWithoutSpace,
+    /// Want of space for a spare keeps the segment before from being sealed.
+    NoSpaceNoSeal,
+    /// A repair takes the names of damaged files away before the manifest changes.
+    RepairRemovesFirst,
+    /// A repair does not sync the segments that it makes.
+    RepairNotSynced,
+    /// A repair takes names away before the others are durable by which damaged files are kept.
+    RepairNamesNotSynced,
 }
 
 #[cfg(mmap_wal_planted)]

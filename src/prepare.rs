@@ -106,6 +106,7 @@ impl Keeper {
             Ok(spare) => (spare, None),
             // The manifest may be another file by now.
             Err(poisoned @ Error::Poisoned(_)) => return Err(poisoned),
+            Err(e) if planted(Bug::NoSpaceNoSeal) => return Err(e),
             Err(e) => (None, Some(e)),
         };
         let prepared = spare.as_ref().map(|spare| spare.entry);

@@ -9,6 +9,7 @@
 #![cfg(mmap_wal_planted)]
 #![allow(missing_docs)]
 
+mod fixture;
 mod reference;
 mod simulator;
 
@@ -18,7 +19,7 @@ use mmap_wal::planted::{Bug, plant};
 use simulator::campaign::Campaign;
 use simulator::directed;
 
-const BUGS: [Bug; 15] = [
+const BUGS: [Bug; 20] = [
     Bug::AckBeforeSync,
     Bug::NoDirectorySync,
     Bug::NoScrub,
@@ -34,6 +35,11 @@ const BUGS: [Bug; 15] = [
     Bug::RecycleKeepsSalt,
     Bug::RecycleNotSynced,
     Bug::RestartBeforeCut,
+    Bug::NumberWithoutSpace,
+    Bug::NoSpaceNoSeal,
+    Bug::RepairRemovesFirst,
+    Bug::RepairNotSynced,
+    Bug::RepairNamesNotSynced,
 ];
 
 /// What is wrong, and how it was found; `Ok` says how much was tried in vain.

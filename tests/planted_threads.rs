@@ -12,6 +12,7 @@
 #![cfg(all(mmap_wal_shuttle, mmap_wal_planted))]
 #![allow(missing_docs)]
 
+mod fixture;
 mod reference;
 mod schedules;
 mod simulator;

@@ -1,12 +1,14 @@
 //! Proves, as far as searching can, that no crash breaks a promise: every act of many histories is a point at which the
-//! power fails, or the process dies, or a sync fails; what the disk then holds is any subset of the sectors and names
-//! that were not synced, in any version that they had; the real library opens it, and a model and an independent parser
-//! say what it must show. A log that was recovered goes on and crashes again, within recovery too.
+//! power fails, or the process dies, or a sync fails, or there is no space; what the disk then holds is any subset of the
+//! sectors and names that were not synced, in any version that they had; the real library opens it, and a model and an
+//! independent parser say what it must show. A log that was recovered goes on and crashes again, within recovery too; one
+//! that is damaged and repaired crashes within the repair, and is held against what the first plan had promised.
 //!
 //! Does not prove: that the file system and the device keep what a sync promised; that a sector is written whole; what
 //! several threads do at once; bit rot (other tests); crashes in the middle of a sync that is not one of its subsets.
 #![allow(missing_docs)]
 
+mod fixture;
 mod reference;
 mod simulator;
 

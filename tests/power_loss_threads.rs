@@ -16,6 +16,7 @@
 #![cfg(mmap_wal_shuttle)]
 #![allow(missing_docs)]
 
+mod fixture;
 mod reference;
 mod simulator;
 

@@ -23,6 +23,7 @@ use reference::{Files, Rec};
 use simulator::disk::Disk;
 use simulator::image::{Doubts, Image};
 use simulator::machine::Machine;
+use simulator::mended::{Patient, nothing_is_gone};
 use simulator::model::Model;
 use simulator::rng::Rng;
 
@@ -127,22 +128,8 @@ fn repair(dir: &Path) -> RepairPlan {
     plan
 }
 
-/// The files that any open may change.
-fn is_helper(name: &str) -> bool {
-    matches!(name, "LOCK" | "READERS" | "STATS")
-}
-
-/// Every file that was there is there, under some name; but for headers that were restored and the manifest, which may
-/// change if it verifies.
 fn assert_nothing_is_gone(before: &Files, after: &Files, plan: &RepairPlan) {
-    let kept: BTreeSet<&Vec<u8>> = after.values().collect();
-    let restored: BTreeSet<String> = plan.headers.iter().map(|ordinal| segment(*ordinal)).collect();
-    let changes =
-        |name: &str| is_helper(name) || restored.contains(name) || (name == "MANIFEST" && plan.rebuilt.is_none());
-    for (name, bytes) in before.iter().filter(|(name, _)| !changes(name)) {
-        let began = plan.next_seq.is_some() && bytes[8192.min(bytes.len())..].iter().all(|byte| *byte == 0);
-        assert!(kept.contains(bytes) || began, "the bytes of {name} are gone");
-    }
+    nothing_is_gone(before, after, plan).unwrap_or_else(|message| panic!("{message}"));
 }
 
 /// Repairs `files` and opens the log.
@@ -526,6 +513,27 @@ fn what_a_reset_dropped_does_not_come_back() {
 }
 
 #[test]
+fn a_segment_that_a_reset_began_says_so_when_the_log_was_opened_again() {
+    let dir = scratch();
+    let wal = options().open(dir.path()).expect("a new log");
+    fill(&wal, 20);
+    wal.reset(100).expect("a reset");
+    let mut files = files_of(dir.path());
+    drop(wal);
+    // The power fails before anything is synced in the segment in which the log goes on.
+    let active = files.iter().rfind(|(_, bytes)| bytes.len() as u64 == SMALLEST && bytes[4160] == 100);
+    let active = active.map(|(name, _)| name.clone()).expect("a segment that begins with 100");
+    files.get_mut(&active).expect("it")[4096..].fill(0);
+    let dir = directory(&files);
+    drop(options().open(dir.path()).expect("the log"));
+    for files in without_manifest(&files_of(dir.path())) {
+        let (dir, plan, wal) = repaired(&files);
+        assert_eq!((ranges(&plan), numbers(&wal), wal.positions().last), (vec![], (vec![], vec![]), 99), "{plan}");
+        goes_on(dir, wal);
+    }
+}
+
+#[test]
 fn a_lost_manifest_and_damaged_segments_are_repaired_together() {
     let mut files = killed(60);
     flip(&mut files, 2, at(3) + 30);
@@ -795,17 +803,9 @@ fn after_a_failure_at_any_step_a_repair_done_again_finishes() {
 
 /// A log in the state that a repair may have left it in is repaired, and holds `seqs`.
 fn check_finishes(dir: &tempfile::TempDir, files: &Files, seqs: &[u64], planned: &RepairPlan, step: &str) {
-    assert_nothing_is_gone(files, &files_of(dir.path()), planned);
-    let log = Log::open(dir.path()).unwrap_or_else(|e| panic!("{step}: {e}"));
-    let plan = log.plan_repair().unwrap_or_else(|e| panic!("{step}: {e}"));
-    log.repair(&plan).unwrap_or_else(|e| panic!("{step}: {e}"));
-    assert!(log.plan_repair().expect("a plan").is_empty(), "{step}");
-    drop(log);
-    let wal = options().open(dir.path()).unwrap_or_else(|e| panic!("{step}: {e}"));
+    let patient = Patient { files, planned, options: &options(), tag: [0; 16] };
+    let wal = patient.recovers(dir.path()).unwrap_or_else(|message| panic!("{step}: {message}"));
     assert_eq!(numbers(&wal).0, seqs, "{step}");
-    // What a power failure left of a new segment may count as a lost one, and the log then goes on in a spare.
-    let last = if plan.next_seq.is_some() { &plan } else { planned };
-    assert_nothing_is_gone(files, &files_of(dir.path()), last);
     fill(&wal, 20);
 }
 
@@ -890,18 +890,24 @@ fn links_of(dir: &Path) -> Vec<(String, String)> {
 #[test]
 fn without_space_or_links_nothing_is_changed() {
     for (case, (files, _)) in damaged_logs().into_iter().enumerate() {
-        for (errno, part) in [(ENOSPC, "no space"), (1, "hard links")] {
+        let refusals =
+            [("allocate", "no space"), ("rename", "no space"), ("replace", "no space"), ("link", "hard links")];
+        for (what, part) in refusals {
             let dir = directory(&files);
             let plan = Log::open(dir.path()).expect("a log").plan_repair().expect("a plan");
             let observer = Before::new(true, move |act: &Act<'_>| match act {
-                Act::Allocate { .. } if errno == ENOSPC => Err(io::Error::from_raw_os_error(errno)),
-                Act::Link { .. } if errno == 1 => Err(io::Error::from_raw_os_error(errno)),
+                Act::Allocate { .. } if what == "allocate" => Err(io::Error::from_raw_os_error(ENOSPC)),
+                Act::Rename { .. } if what == "rename" => Err(io::Error::from_raw_os_error(ENOSPC)),
+                Act::Rename { to, .. } if what == "replace" && to.ends_with("MANIFEST") => {
+                    Err(io::Error::from_raw_os_error(ENOSPC))
+                }
+                Act::Link { .. } if what == "link" => Err(io::Error::from_raw_os_error(1)),
                 _ => Ok(()),
             });
             let log = Log::open_observed(dir.path(), Some(observer)).expect("a log");
             let Err(failed) = log.repair(&plan) else { continue };
             assert!(failed.to_string().to_lowercase().contains(part), "{case}: {failed}");
-            assert_eq!(log_files_of(dir.path()), log_files_of(directory(&files).path()), "{case} {errno}");
+            assert_eq!(log_files_of(dir.path()), log_files_of(directory(&files).path()), "{case} {what}");
         }
     }
 }

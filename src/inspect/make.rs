@@ -12,6 +12,7 @@ use crate::format::segment::{
 };
 use crate::inspect::runs::Mark;
 use crate::manifest::remove_if_there;
+use crate::planted::{Bug, planted};
 use crate::segment::file_name;
 use crate::storage::{Storage, StoredFile};
 
@@ -179,7 +180,9 @@ impl<'a> Sealing<'a> {
     fn finish(self, next_seq: u64) -> Result<Entry> {
         let Identity { ordinal, salt, capacity, .. } = *self.identity;
         self.file.write_at(&head(self.identity, self.first_seq, self.end), 0)?;
-        self.file.sync()?;
+        if !planted(Bug::RepairNotSynced) {
+            self.file.sync()?;
+        }
         self.storage.rename(&unfinished(ordinal), file_name(ordinal).as_str())?;
         let (base_seq, end_offset, last_seq) = (self.first_seq, self.end as u64, next_seq - 1);
         Ok(Entry { ordinal, salt, virgin: true, capacity, base_seq, end_offset, last_seq })

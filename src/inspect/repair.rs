@@ -14,6 +14,7 @@ use crate::inspect::make::{Frames, Source, begin, write_sealed};
 use crate::inspect::plan::{RepairPlan, SetAside};
 use crate::inspect::survey::{Slot, Survey};
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
+use crate::planted::{Bug, planted};
 use crate::recovery::{draw_salt, take_lock};
 use crate::segment::{Preparation, Spare, file_name};
 use crate::storage::Storage;
@@ -69,7 +70,9 @@ impl Work<'_> {
         for aside in self.survey.plan.set_aside.iter().filter(|aside| !aside.is_linked) {
             self.link(aside)?;
         }
-        self.storage.sync_dir()?;
+        if !planted(Bug::RepairNamesNotSynced) {
+            self.storage.sync_dir()?;
+        }
         if self.survey.is_rebuilt {
             // Want of space shows before the new manifest gets its name.
             return Ok(Ready { manifest: None, next });
@@ -172,6 +175,9 @@ impl Work<'_> {
     fn finish(&self, ready: Ready) -> Result<()> {
         let Ready { manifest, next } = ready;
         let entries = next.entries.clone();
+        if planted(Bug::RepairRemovesFirst) {
+            self.remove_old_names()?;
+        }
         match manifest {
             Some(mut manifest) if *manifest.current() != next => manifest.update(|now| {
                 now.header.clean_offset = next.header.clean_offset;
@@ -194,11 +200,14 @@ impl Work<'_> {
             let active = entries.iter().find(|entry| entry.base_seq == base_seq && entry.end_offset == 0);
             active.map_or(Ok(()), |entry| begin(self.storage, entry))?;
         }
-        let old = self.survey.plan.set_aside.iter().map(|aside| aside.name.as_str());
-        for name in old.filter(|name| *name != MANIFEST) {
-            remove_if_there(self.storage, name)?;
-        }
+        self.remove_old_names()?;
         self.storage.sync_dir()
+    }
+
+    /// Of files that have others by now.
+    fn remove_old_names(&self) -> Result<()> {
+        let old = self.survey.plan.set_aside.iter().map(|aside| aside.name.as_str());
+        old.filter(|name| *name != MANIFEST).try_for_each(|name| remove_if_there(self.storage, name))
     }
 
     fn restore_header(&self, entry: &Entry) -> Result<()> {

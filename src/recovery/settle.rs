@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::format::PAGE;
 use crate::format::manifest::Entry;
-use crate::format::segment::{self, CLOSED, DURABLE_AT, FRAMES_AT, IDENTITY_AT, Identity, PUBLISHED_AT};
+use crate::format::segment::{self, BEGUN_AT, CLOSED, DURABLE_AT, FRAMES_AT, IDENTITY_AT, Identity, PUBLISHED_AT};
 use crate::manifest::ManifestFile;
 use crate::planted::{Bug, planted};
 use crate::recovery::examine::{Examined, Image};
@@ -124,14 +124,20 @@ fn check_again(file: &StoredFile, kept: &Kept<'_>) -> Result<()> {
 }
 
 /// Shows other processes where the segment's records end, and bears witness that all of them are durable: the manifest
-/// will not say so once the log is open.
+/// will not say so once the log is open. Where the segment begins, it says in case the manifest is lost: what a cut or a
+/// reset had stored of that may not have been synced. Of the first segment of a log everybody knows it.
 fn publish(file: &StoredFile, kept: &Kept<'_>) -> Result<()> {
-    let Entry { salt, capacity, .. } = kept.image.entry;
-    let (end, closed) = (kept.end as u64, if kept.complete { CLOSED } else { 0 });
+    let Entry { ordinal, salt, capacity, .. } = kept.image.entry;
+    let (head, end, closed) = (&kept.image.head, kept.end as u64, if kept.complete { CLOSED } else { 0 });
     let published = (end | closed).to_le_bytes();
-    let is_published = kept.image.head[PUBLISHED_AT..].starts_with(&published);
-    if is_published && segment::durable(&kept.image.head, salt, capacity as usize) == Some(kept.end) {
+    let is_begun = ordinal == 1 || segment::begun(head, salt) == Some(kept.base_seq);
+    let is_published = head[PUBLISHED_AT..].starts_with(&published);
+    if is_begun && is_published && segment::durable(head, salt, capacity as usize) == Some(kept.end) {
         return Ok(());
+    }
+    if !is_begun {
+        let begun = segment::checked(salt, kept.base_seq);
+        BEGUN_AT.into_iter().try_for_each(|at| file.write_at(&begun, at as u64))?;
     }
     file.write_at(&published, PUBLISHED_AT as u64)?;
     let durable = segment::checked(salt, end);

@@ -5,15 +5,15 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mmap_wal::SyncMode;
 
 use super::disk::Disk;
-use super::history::{Life, Op, Setup, focused, short};
+use super::history::{Life, NEEDS_OF_NEW, Op, Setup, focused, short, starved, starving};
 use super::image::Doubts;
-use super::life::{Start, Watch, live};
-use super::machine::{AT_REST, Moment, Phase};
+use super::life::{LOG, Start, Watch, live};
+use super::machine::{AT_REST, Famine, Moment, Phase};
 use super::model::Crash;
 use super::rng::{Rng, mix};
 
@@ -49,7 +49,8 @@ impl fmt::Display for Histogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:>8} distinct crashed states, {} histories", self.total(), self.seeds)?;
         for (phase, count) in &self.states {
-            writeln!(f, "{count:>8} {}", in_words(&format!("{phase:?}")))?;
+            let share = *count as f64 * 100.0 / self.total() as f64;
+            writeln!(f, "{count:>8} {share:>5.1} % {}", in_words(&format!("{phase:?}")))?;
         }
         for (depth, count) in &self.depths {
             writeln!(f, "{count:>8} after {depth} earlier crashes")?;
@@ -93,7 +94,7 @@ impl fmt::Display for Failure {
     }
 }
 
-struct Shared {
+pub struct Shared {
     campaign: Campaign,
     next_seed: AtomicU64,
     stopped: AtomicBool,
@@ -139,11 +140,12 @@ impl Shared {
         }
     }
 
-    /// Counts a state; how many there are.
-    fn count(&self, key: u64, phase: Phase, depth: usize, crash: Crash) -> usize {
+    /// Counts a state; whether it is a new one.
+    fn count(&self, key: u64, phase: Phase, depth: usize, crash: Crash) -> bool {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let (keys, histogram, _) = &mut *found;
-        if keys.insert(key) {
+        let is_new = keys.insert(key);
+        if is_new {
             *histogram.states.entry(phase).or_default() += 1;
             *histogram.depths.entry(depth).or_default() += 1;
             histogram.process_crashes += usize::from(crash == Crash::Process);
@@ -151,7 +153,7 @@ impl Shared {
         if keys.len() >= self.campaign.states {
             self.stopped.store(true, Ordering::Relaxed);
         }
-        keys.len()
+        is_new
     }
 }
 
@@ -162,6 +164,9 @@ pub fn scratch_dir() -> tempfile::TempDir {
     made.expect("a directory for the simulated disks")
 }
 
+/// The smallest slot of a manifest that is read: smaller than any new one.
+const SMALLEST_SLOT: usize = 4096;
+
 /// How many crashes one history goes through.
 const MOST_DEPTH: usize = 3;
 
@@ -171,16 +176,22 @@ enum Kind {
     Short,
     Long,
     Focused,
+    /// There is no space for a while.
+    Starving,
+    /// The log is damaged, and repaired.
+    Repaired,
 }
 
 impl Kind {
-    /// Half are short histories, of which everything is tried; a quarter are long and random, a quarter bring about
+    /// Nearly half are short histories, of which everything is tried; some are long and random; the others bring about
     /// what is rare.
     fn of(seed: u64) -> Self {
-        match seed % 4 {
-            0 | 2 => Self::Short,
+        match seed % 8 {
+            0 | 2 | 4 => Self::Short,
             1 => Self::Long,
-            _ => Self::Focused,
+            3 | 7 => Self::Focused,
+            5 => Self::Starving,
+            _ => Self::Repaired,
         }
     }
 
@@ -189,44 +200,78 @@ impl Kind {
         match self {
             Self::Short => (200, 12),
             Self::Long => (30, 12),
-            Self::Focused => (8, 2),
+            Self::Focused => (16, 4),
+            Self::Starving | Self::Repaired => (60, 12),
         }
     }
 }
 
-struct Explorer<'a> {
+/// How much more of what a phase can leave is looked at than of those that most histories are full of.
+fn rarity(phase: Phase) -> usize {
+    match phase {
+        Phase::Recover | Phase::Append | Phase::Rotate | Phase::Seal | Phase::Manifest | Phase::FullDisk => 1,
+        Phase::Recycle | Phase::TruncateBack | Phase::Reset | Phase::Idle => 2,
+        Phase::Create | Phase::Batch | Phase::Checkpoint | Phase::Close => 8,
+        _ => 4,
+    }
+}
+
+/// Goes through one history.
+pub struct Explorer<'a> {
     shared: &'a Shared,
     base: &'a Path,
     seed: u64,
-    setup: Setup,
+    pub setup: Setup,
     kind: Kind,
-    known: HashSet<u64>,
-    trail: Vec<String>,
+    pub trail: Vec<String>,
     roots: u64,
 }
 
 impl<'a> Explorer<'a> {
     fn new(shared: &'a Shared, base: &'a Path, seed: u64) -> Self {
         let setup = short(0).0;
-        let (known, trail) = (HashSet::new(), Vec::new());
-        Self { shared, base, seed, setup, kind: Kind::of(seed), known, trail, roots: 0 }
+        Self { shared, base, seed, setup, kind: Kind::of(seed), trail: Vec::new(), roots: 0 }
     }
 
     fn history(&mut self) -> Result<(), Failure> {
         let mut rng = Rng::new(mix(self.seed));
-        let life;
+        let mut life;
         (self.setup, life) = match self.kind {
-            Kind::Short => short(self.seed / 2),
+            // The third of the short ones stands for seed 4 of 8.
+            Kind::Short => short(self.seed / 8 * 3 + self.seed % 8 / 2),
             Kind::Focused => focused(&mut rng),
+            Kind::Starving => starving(&mut rng),
+            Kind::Repaired => return self.repaired(&mut rng),
             Kind::Long => {
                 let setup = Setup::random(&mut rng);
                 (setup, Life::random(&mut rng, &setup, 14))
             }
         };
         // All creations are much the same, but for those that fail.
-        let watch = if life.fault.is_some() || self.seed % 16 < 2 { Watch::Always } else { Watch::Opened };
+        let is_always = life.fault.is_some() || life.famine.is_some_and(|famine| famine.at <= NEEDS_OF_NEW);
+        let watch = if is_always || self.seed % 8 < 2 { Watch::Always } else { Watch::Opened };
         self.trail.push(format!("{:?}", self.setup));
-        self.explore(&Start::nothing(), &life, watch, 0, &mut rng)
+        let start = if self.seed % 32 == 5 { self.cramped()? } else { Start::nothing() };
+        // What is there needs no space to come into being.
+        let at = |famine: Famine| if start.model.created { 1 + famine.at % 8 } else { famine.at };
+        life.famine = life.famine.map(|famine| Famine { at: at(famine), ..famine });
+        self.explore(&start, &life, watch, 0, &mut rng)
+    }
+
+    /// A log whose manifest is as small as can be, so that it grows with the next spare.
+    fn cramped(&mut self) -> Result<Start, Failure> {
+        let moments = self.live(&Start::nothing(), &Life::of(vec![Op::Append(40)]), 1, Watch::Opened)?;
+        let last = moments.last().expect("an append has an end");
+        let mut image = last.disk.live_image();
+        let node = image.files[&format!("{LOG}/MANIFEST")];
+        let whole = &image.contents[&node];
+        let slot = |at: usize| &whole[at..at + SMALLEST_SLOT];
+        let small = [slot(0), slot(whole.len() / 2)].concat();
+        image.contents.insert(node, Arc::new(small));
+        let mut model = (*last.model).clone();
+        model.promised(model.ceiling);
+        self.trail.push("a log whose manifest has the smallest slots".to_owned());
+        Ok(Start { disk: Disk::of(&image), model, crash: Crash::Process, whole: true })
     }
 
     fn explore(
@@ -237,15 +282,17 @@ impl<'a> Explorer<'a> {
         depth: usize,
         rng: &mut Rng,
     ) -> Result<(), Failure> {
-        self.trail.push(format!("a process does {:?}, fault {:?}", life.ops, life.fault));
-        let moments = self.live(start, life, rng.draw(), watch)?;
+        self.trail.push(format!("a process does {:?}, {:?}, {:?}", life.ops, life.fault, life.famine));
+        let draw = rng.draw();
+        // New logs draw the same random bits in every history, so that states which are the same are known to be.
+        let moments = self.live(start, life, if depth == 0 { 1 } else { draw }, watch)?;
         for (index, moment) in moments.iter().enumerate() {
-            if self.shared.stopped.load(Ordering::Relaxed) {
+            if self.is_stopped() {
                 break;
             }
-            // Many histories tell more than every moment of a few; short ones are tried whole.
+            // Many histories tell more than every moment of a few; short ones, and what is rare, are tried whole.
             let skipped = rng.one_in(2) || (depth > 0 && rng.one_in(2));
-            let whole = depth == 0 && self.kind != Kind::Long || depth == 1 && self.kind == Kind::Focused;
+            let whole = depth == 0 && self.kind != Kind::Long || depth == 1 && rarity(moment.phase) > 1;
             if whole || !skipped || moment.before == AT_REST {
                 self.power_loss(moment, index, depth, rng)?;
                 self.process_crash(moment, index, depth, rng)?;
@@ -258,26 +305,26 @@ impl<'a> Explorer<'a> {
     /// Everything, or some of everything, that a power loss at `moment` may leave.
     fn power_loss(&mut self, moment: &Moment, index: usize, depth: usize, rng: &mut Rng) -> Result<(), Failure> {
         let doubts = Doubts::of(&moment.disk);
+        let rarity = rarity(moment.phase);
         let (all_below, some) = match (self.kind, depth) {
             (Kind::Short, 0) => (1024, 64),
-            (_, 0) => (8, 12),
-            (_, 1) => (4, 6),
-            _ => (2, 4),
+            (_, 0) => (8 * rarity, 12 * rarity),
+            (_, 1) => (4 * rarity, 6 * rarity),
+            _ => (2, 2 + rarity),
         };
         let model = moment.model.digest();
         for choice in doubts.choices(all_below, some, rng) {
             let mut rng = Rng::new(rng.draw());
             let image = doubts.image(&choice);
             let key = mix(image.digest() ^ model.rotate_left(1));
-            if !self.known.insert(key) {
+            if !self.is_new(key, moment.phase, depth, Crash::Power) {
                 continue;
             }
-            self.shared.count(key, moment.phase, depth, Crash::Power);
             let what = format!("power fails at moment {index} ({:?}), before: {}", moment.phase, moment.before);
             self.trail.push(format!("{what}; reached the disk: {choice:?}"));
             let start =
                 Start { disk: Disk::of(&image), model: (*moment.model).clone(), crash: Crash::Power, whole: false };
-            self.go_on(&start, depth, self.kind.deeper().0 << depth, &mut rng)?;
+            self.go_on(&start, moment.full, depth, self.kind.deeper().0 << depth, &mut rng)?;
             self.trail.pop();
         }
         Ok(())
@@ -287,50 +334,78 @@ impl<'a> Explorer<'a> {
     fn process_crash(&mut self, moment: &Moment, index: usize, depth: usize, rng: &mut Rng) -> Result<(), Failure> {
         let mut rng = Rng::new(rng.draw());
         let key = mix(moment.disk.live_image().digest() ^ moment.model.digest().rotate_left(2));
-        if rng.one_in(2) || !self.known.insert(key) {
+        if rng.one_in(2) || !self.is_new(key, moment.phase, depth, Crash::Process) {
             return Ok(());
         }
-        self.shared.count(key, moment.phase, depth, Crash::Process);
         self.trail.push(format!("the process dies at moment {index} ({:?}), before: {}", moment.phase, moment.before));
         // What an unfinished recovery is about to cut is still there.
-        let whole = moment.phase != Phase::Recover;
+        let whole = !moment.recovers;
         let start = Start { disk: moment.disk.clone(), model: (*moment.model).clone(), crash: Crash::Process, whole };
-        self.go_on(&start, depth, if moment.failed { 2 } else { self.kind.deeper().1 << depth }, &mut rng)?;
+        let deeper = if moment.failed { 2 } else { self.kind.deeper().1 << depth };
+        self.go_on(&start, moment.full, depth, deeper, &mut rng)?;
         self.trail.pop();
         Ok(())
     }
 
-    /// Opens what a crash left; one time in `deeper` the log goes on and crashes again.
-    fn go_on(&mut self, start: &Start, depth: usize, deeper: usize, rng: &mut Rng) -> Result<(), Failure> {
+    /// Opens what a crash left, on a disk that is still `full` or not; one time in `deeper` the log goes on and crashes
+    /// again.
+    fn go_on(&mut self, start: &Start, full: bool, depth: usize, deeper: usize, rng: &mut Rng) -> Result<(), Failure> {
+        let full = full && rng.one_in(2);
+        // Few histories have a creation behind a creation that crashed.
+        let deeper = if start.model.created { deeper } else { deeper.min(if depth == 0 { 2 } else { 20 }) };
         if depth + 1 < MOST_DEPTH && rng.one_in(deeper) {
-            let mut life = Life::random(rng, &self.setup, if self.kind == Kind::Focused { 2 } else { 5 });
+            let mut life = match self.kind {
+                Kind::Starving => starved(rng, &self.setup, 4),
+                kind => Life::random(rng, &self.setup, if kind == Kind::Focused { 2 } else { 5 }),
+            };
             if self.kind == Kind::Focused && self.setup.mode == SyncMode::None {
                 life.ops.push(Op::Sync);
+            }
+            if full {
+                life.famine = life.famine.map(|famine| Famine { at: 1, ..famine });
             }
             return self.explore(start, &life, Watch::Always, depth + 1, rng);
         }
         let ops = if rng.one_in(4) { vec![Op::Append(40), Op::Reopen] } else { vec![] };
-        let life = Life { ops, fault: None };
+        let famine = full.then_some(Famine { at: 1, lasts: usize::MAX });
+        let life = Life { famine, ..Life::of(ops) };
         self.live(start, &life, rng.draw(), Watch::Never).map(drop)
     }
 
-    fn live(&mut self, start: &Start, life: &Life, seed: u64, watch: Watch) -> Result<Vec<Moment>, Failure> {
+    /// Lives `life`; what it noted.
+    pub fn live(&mut self, start: &Start, life: &Life, seed: u64, watch: Watch) -> Result<Vec<Moment>, Failure> {
+        let setup = self.setup;
+        let lived = self.in_scratch(|explorer, root| {
+            live(root, start, &setup, life, seed, watch).inspect_err(|_| {
+                explorer.trail.push(format!("opened, and then {:?}", life.ops));
+            })
+        });
+        let (moments, tail) = lived?;
+        let mut found = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.iter().for_each(|tail| *found.1.tails.entry(tail.as_str()).or_default() += 1);
+        Ok(moments)
+    }
+
+    /// Does something in a directory of its own.
+    pub fn in_scratch<T>(&mut self, run: impl FnOnce(&mut Self, &Path) -> Result<T, String>) -> Result<T, Failure> {
         let root: PathBuf = self.base.join(self.roots.to_string());
         self.roots += 1;
         std::fs::create_dir(&root).expect("a directory for a simulated disk");
-        let lived = catch_unwind(AssertUnwindSafe(|| live(&root, start, &self.setup, life, seed, watch)));
+        let ran = catch_unwind(AssertUnwindSafe(|| run(self, &root)));
         std::fs::remove_dir_all(&root).expect("the simulated disk is removed");
-        let lived = lived.unwrap_or_else(|_| Err("it panicked".to_owned()));
-        let noted = lived.map(|(moments, tail)| {
-            let mut found = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner);
-            tail.iter().for_each(|tail| *found.1.tails.entry(tail.as_str()).or_default() += 1);
-            moments
-        });
-        noted.map_err(|message| {
-            let mut trail = self.trail.clone();
-            trail.push(format!("opened, and then {:?}", life.ops));
+        ran.unwrap_or_else(|_| Err("it panicked".to_owned())).map_err(|message| {
             let states = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner).0.len();
-            Failure { seed: self.seed, trail, message, states }
+            Failure { seed: self.seed, trail: self.trail.clone(), message, states }
         })
+    }
+
+    /// Counts a state, if it is a new one.
+    pub fn is_new(&self, key: u64, phase: Phase, depth: usize, crash: Crash) -> bool {
+        self.shared.count(key, phase, depth, crash)
+    }
+
+    /// Whether enough was found.
+    pub fn is_stopped(&self) -> bool {
+        self.shared.stopped.load(Ordering::Relaxed)
     }
 }

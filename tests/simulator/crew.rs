@@ -14,7 +14,7 @@ use shuttle::thread;
 use super::disk::Disk;
 use super::ledger::{Entry, Ledger, Marks, Time};
 use super::life::LOG;
-use super::machine::{Fault, Phase, changes, describe};
+use super::machine::{ACTS_OF_UPDATE, Famine, Fault, Phase, changes, describe, is_manifest, is_sealing};
 use super::model::Record;
 use super::rng::Rng;
 use super::stage::{Stage, pause};
@@ -60,6 +60,7 @@ struct Plan {
     /// After how many steps of its own each further crash is noted.
     crashes: Vec<usize>,
     fault: Option<Fault>,
+    famine: Option<Famine>,
     /// Whether the log is closed while the others are at work.
     closes_early: bool,
     /// One in so many acts is noted.
@@ -93,7 +94,25 @@ fn take(rng: &mut Rng) -> Take {
 }
 
 impl Plan {
+    /// One in four drops what stands in several segments, again and again, so that files are used again.
     fn random(rng: &mut Rng) -> Self {
+        let mut plan = Self::mixed(rng);
+        if rng.one_in(4) {
+            let large = |_: usize| Write::Append(1900);
+            plan.writers = (0..2).map(|_| (0..5 + rng.below(3)).map(large).collect()).collect();
+            let drops = [Take::Front(100), Take::Front(100), Take::Front(100), Take::Back(50), Take::Reset(0)];
+            plan.takes = (0..3 + rng.below(3)).map(|_| *rng.pick(&drops)).collect();
+            (plan.segment_size, plan.closes_early) = (12 << 10, false);
+            plan.crashes = (0..6 + rng.below(6)).map(|_| 1 + rng.below(20)).collect();
+        }
+        if plan.fault.is_none() && rng.one_in(4) {
+            let lasts = *rng.pick(&[1, 2, 4, usize::MAX]);
+            plan.famine = Some(Famine { at: 1 + rng.below(6), lasts });
+        }
+        plan
+    }
+
+    fn mixed(rng: &mut Rng) -> Self {
         let batch = SyncMode::Batch { records: 3, delay: Duration::from_secs(3600) };
         let favourite = *rng.pick(&SIZES);
         let writers = 2 + rng.below(2);
@@ -107,6 +126,7 @@ impl Plan {
             takes: (0..rng.below(4)).map(|_| take(rng)).collect(),
             crashes: (0..2 + rng.below(5)).map(|_| 1 + rng.below(12)).collect(),
             fault: rng.one_in(3).then(|| Fault { at: 1 + rng.below(12), forgets: !rng.one_in(4) }),
+            famine: None,
             closes_early: rng.one_in(6),
             acts: 3 + rng.below(6),
         }
@@ -126,6 +146,8 @@ struct Book {
     moments: Mutex<Vec<Moment>>,
     /// What each thread is about.
     phases: Mutex<BTreeMap<usize, Phase>>,
+    /// Threads that are using a file again, and how many acts of theirs on the manifest are to come.
+    recycling: Mutex<BTreeMap<usize, usize>>,
     rng: Mutex<Rng>,
     closing: AtomicBool,
     next_id: Mutex<u64>,
@@ -141,8 +163,8 @@ fn this_thread() -> usize {
 
 impl fmt::Display for Crew {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { mode, segment_size, spares, background, fault, closes_early, .. } = &self.plan;
-        write!(f, "{mode:?}, segments of {segment_size}, {spares} spares, {background:?}, {fault:?}")?;
+        let Plan { mode, segment_size, spares, background, fault, famine, closes_early, .. } = &self.plan;
+        write!(f, "{mode:?}, segments of {segment_size}, {spares} spares, {background:?}, {fault:?}, {famine:?}")?;
         write!(f, ", closed early: {closes_early}; {:?}; {:?}", self.plan.writers, self.plan.takes)
     }
 }
@@ -154,6 +176,7 @@ impl Crew {
             ledger: Mutex::default(),
             moments: Mutex::default(),
             phases: Mutex::default(),
+            recycling: Mutex::default(),
             rng: Mutex::new(rng.clone()),
             closing: AtomicBool::new(false),
             next_id: Mutex::new(1),
@@ -184,6 +207,7 @@ impl Crew {
         if let Some(fault) = self.plan.fault {
             self.stage.set_fault(fault);
         }
+        self.stage.set_famine(self.plan.famine);
         let failures = Mutex::new(Vec::new());
         let note = |done: Result<(), String>| hold(&failures).extend(done.err());
         thread::scope(|scope| {
@@ -198,6 +222,10 @@ impl Crew {
                 scope.spawn(|| note(self.close(&wal)));
             }
         });
+        self.stage.set_famine(None);
+        if self.plan.famine.is_some() && !self.plan.closes_early {
+            note(self.write(&wal, Write::Append(1900)));
+        }
         note(self.close(&wal));
         self.book.note(&self.stage, Phase::Idle, "the end".to_owned());
         self.stage.turn(false);
@@ -225,6 +253,17 @@ impl Crew {
             Err(Error::Closed) if closing => Ok(None),
             Err(Error::TruncatedBack { .. }) if self.takes_back() => Ok(None),
             Err(e) => Err(format!("{what}: {e}")),
+        }
+    }
+
+    /// What an append came to, which may have found no space.
+    fn written<T>(&self, what: &str, entry: Entry, written: Result<T, Error>) -> Result<Option<T>, String> {
+        match written {
+            Err(Error::NoSpace(_)) if self.stage.has_refused() => {
+                self.ledger().refused_append(entry);
+                Ok(None)
+            }
+            written => self.outcome(what, written),
         }
     }
 
@@ -286,7 +325,7 @@ impl Crew {
 
     fn append(&self, wal: &Wal, len: usize, what: &str) -> Result<(), String> {
         let (payloads, entry) = self.records(&[len]);
-        if let Some(seq) = self.outcome(what, wal.append(&payloads[0]))? {
+        if let Some(seq) = self.written(what, entry, wal.append(&payloads[0]))? {
             self.ledger().published(entry, seq);
             if self.plan.mode == SyncMode::Sync {
                 self.ledger().durable(entry);
@@ -297,7 +336,7 @@ impl Crew {
 
     fn batch(&self, wal: &Wal, lens: &[usize], what: &str) -> Result<(), String> {
         let (payloads, entry) = self.records(lens);
-        if let Some(seqs) = self.outcome(what, wal.append_batch(&payloads))? {
+        if let Some(seqs) = self.written(what, entry, wal.append_batch(&payloads))? {
             self.ledger().published(entry, seqs.first().unwrap_or(0));
             self.ledger().durable(entry);
         }
@@ -306,7 +345,7 @@ impl Crew {
 
     fn submit(&self, wal: &Wal, len: usize, waits: bool, what: &str) -> Result<(), String> {
         let (payloads, entry) = self.records(&[len]);
-        let Some(pending) = self.outcome(what, wal.submit(&payloads[0]))? else { return Ok(()) };
+        let Some(pending) = self.written(what, entry, wal.submit(&payloads[0]))? else { return Ok(()) };
         self.ledger().published(entry, pending.seqs().first().unwrap_or(0));
         if waits && self.outcome(what, pending.wait())?.is_some() {
             self.ledger().durable(entry);
@@ -316,7 +355,7 @@ impl Crew {
 
     fn attempt(&self, wal: &Wal, len: usize, what: &str) -> Result<(), String> {
         let (payloads, entry) = self.records(&[len]);
-        if let Some(seq) = self.outcome(what, wal.try_append(&payloads[0]))?.flatten() {
+        if let Some(seq) = self.written(what, entry, wal.try_append(&payloads[0]))?.flatten() {
             self.ledger().published(entry, seq);
         }
         Ok(())
@@ -346,6 +385,10 @@ impl Crew {
         let taken = match done {
             // The writers were faster, or the cut would have been within one of their batches.
             Err(Error::InsideBatch { .. } | Error::OutOfRange { .. }) if cut.is_some() => {
+                self.ledger().refused();
+                Ok(())
+            }
+            Err(Error::NoSpace(_)) if cut.is_some() && self.stage.has_refused() => {
                 self.ledger().refused();
                 Ok(())
             }
@@ -390,21 +433,45 @@ fn body(next_id: &mut u64, len: usize) -> Vec<u8> {
 
 impl Book {
     fn note(&self, stage: &Stage, phase: Phase, before: String) {
+        let phase = if stage.is_starving() { Phase::FullDisk } else { phase };
         let moment = Moment { disk: stage.disk(), at: hold(&self.ledger).now(), phase, before };
         hold(&self.moments).push(moment);
     }
 
-    /// What `act` of this thread belongs to.
-    fn phase_of(&self, act: &Act<'_>) -> Phase {
+    /// What `act` of this thread belongs to, on a machine whose disk is `disk`.
+    fn phase_of(&self, act: &Act<'_>, disk: impl FnOnce() -> Disk) -> Phase {
         let asked = hold(&self.phases).get(&this_thread()).copied();
         let is_other = !matches!(asked, None | Some(Phase::Append | Phase::Batch | Phase::Sync));
+        let recycles = self.is_recycling(act);
+        let may_seal = is_manifest(act) || matches!(act, Act::SyncRange { .. });
+        if may_seal && asked != Some(Phase::Close) && is_sealing(&disk(), act) {
+            return Phase::Seal;
+        }
         match act {
+            _ if recycles => Phase::Recycle,
             _ if is_other => asked.unwrap_or(Phase::Idle),
-            Act::Link { .. } => Phase::Recycle,
-            act if act.path().ends_with("MANIFEST") => Phase::Manifest,
+            act if is_manifest(act) => Phase::Manifest,
             Act::SyncRange { .. } => asked.unwrap_or(Phase::Sync),
             _ => Phase::Rotate,
         }
+    }
+
+    /// Whether this thread uses a file again: from its second name on, until the manifest announces it or a new file has
+    /// to do.
+    fn is_recycling(&self, act: &Act<'_>) -> bool {
+        let mut recycling = hold(&self.recycling);
+        let thread = this_thread();
+        match act {
+            Act::Link { .. } => drop(recycling.insert(thread, ACTS_OF_UPDATE)),
+            Act::Create(_) => drop(recycling.remove(&thread)),
+            _ => {}
+        }
+        let Some(left) = recycling.get_mut(&thread) else { return false };
+        *left -= usize::from(is_manifest(act));
+        if *left == 0 {
+            recycling.remove(&thread);
+        }
+        true
     }
 }
 
@@ -417,9 +484,12 @@ struct Watcher {
 
 impl Observer for Watcher {
     fn before(&self, act: &Act<'_>) -> std::io::Result<()> {
-        if self.stage.is_on() && changes(act) && hold(&self.book.rng).one_in(self.acts) {
-            let phase = self.book.phase_of(act);
-            self.book.note(&self.stage, phase, describe(act));
+        if self.stage.is_on() && changes(act) {
+            let phase = self.book.phase_of(act, || self.stage.disk());
+            let one_in = if phase == Phase::Recycle { self.acts / 2 } else { self.acts };
+            if hold(&self.book.rng).one_in(one_in) {
+                self.book.note(&self.stage, phase, describe(act));
+            }
         }
         self.stage.before(act)
     }

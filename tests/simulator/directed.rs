@@ -97,7 +97,7 @@ fn ends_torn_at_one(dir: &Path) -> Result<(), String> {
 /// A creation dies at every act; another process creates the log and appends; the power fails.
 pub fn killed_creation() -> Result<(), String> {
     let once = |start: &Start, ops: &[Op]| -> Result<Vec<Moment>, String> {
-        let life = Life { ops: ops.to_vec(), fault: None };
+        let life = Life::of(ops.to_vec());
         live(scratch_dir().path(), start, &short(0).0, &life, 1, Watch::Always).map(|(moments, _)| moments)
     };
     for moment in once(&Start::nothing(), &[])? {

@@ -21,6 +21,8 @@ pub struct Append {
     /// When it was told that the records are published, and that they are durable.
     pub published: Option<Time>,
     pub durable: Option<Time>,
+    /// When it was told that there is no space.
+    pub refused: Option<Time>,
 }
 
 /// A call that takes records away: those above `after`, or all before it goes on at `after + 1`.
@@ -98,7 +100,7 @@ impl Ledger {
             assert!(before.is_none(), "payloads are numbered");
         }
         let began = self.tick();
-        self.appends.push(Append { records, began, first: None, published: None, durable: None });
+        self.appends.push(Append { records, began, first: None, published: None, durable: None, refused: None });
         entry
     }
 
@@ -111,6 +113,12 @@ impl Ledger {
     pub fn durable(&mut self, entry: Entry) {
         let now = self.tick();
         self.appends[entry].durable = Some(now);
+    }
+
+    /// It was told that there is no space: nothing has happened.
+    pub fn refused_append(&mut self, entry: Entry) {
+        let now = self.tick();
+        self.appends[entry].refused = Some(now);
     }
 
     /// The log, asked at `began`, calls everything up to `seq` durable.
@@ -223,6 +231,9 @@ impl Ledger {
         let append = &self.appends[entry];
         if append.records[place] != *record {
             return Err(format!("record {seq} is {record:?}, not {:?}", append.records[place]));
+        }
+        if append.refused.is_some_and(|told| told <= at) {
+            return Err(format!("record {seq} is {record:?}, for which there was no space"));
         }
         if append.first.is_some_and(|first| first + place as u64 != seq) {
             return Err(format!("record {seq} was given the number {:?} + {place}", append.first));

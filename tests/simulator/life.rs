@@ -8,13 +8,17 @@ use mmap_wal::{Error, Observer, Reader, Snapshot, SyncMode, TailState, Wal};
 
 use super::disk::Disk;
 use super::history::{Life, Op, Setup};
-use super::machine::{Machine, Moment, Phase};
+use super::machine::{BEGUN, FRAMES, Machine, Moment, Phase};
 use super::model::{Crash, Model, Record, Shown};
 use super::rng::Rng;
+use crate::reference::manifest::{self, Kind};
 use crate::reference::{self, Parsed, Tail, Verdict};
 
 /// The directory of the log; the one above it is made by the log too.
 pub const LOG: &str = "up/log";
+
+/// What a frame has before its payload.
+const HEADER: usize = 24;
 
 /// What a life begins with.
 #[derive(Clone)]
@@ -52,15 +56,21 @@ pub fn live(
     let image = start.disk.live_image();
     image.materialise(root).map_err(|e| format!("cannot write the image: {e}"))?;
     let parsed = reference::parse(&image.files_in(LOG));
-    let mut session = Session::new(root, start, setup, seed, watch);
+    let mut session = Session::new(root, start, setup, life, seed, watch);
     if seed.is_multiple_of(8) && start.model.created {
         session.read_only(start.crash, &parsed)?;
     }
     session.machine.set_fault(life.fault);
+    session.machine.set_famine(life.famine);
     let tail = session.first_open(start, &parsed)?;
     if tail.is_some() {
         for op in &life.ops {
             session.run(*op).map_err(|message| format!("{op:?}: {message}"))?;
+        }
+        if life.famine.is_some() {
+            session.machine.set_famine(None);
+            let again = session.run(Op::Append(setup.favourite));
+            again.map_err(|message| format!("an append, now that there is space: {message}"))?;
         }
         session.check_live()?;
     }
@@ -73,13 +83,15 @@ struct Session {
     setup: Setup,
     machine: Arc<Machine>,
     watch: Watch,
+    /// Whether something may be refused.
+    starves: bool,
     wal: Option<Wal>,
     model: Model,
     shared: Arc<Model>,
 }
 
 impl Session {
-    fn new(root: &Path, start: &Start, setup: &Setup, seed: u64, watch: Watch) -> Self {
+    fn new(root: &Path, start: &Start, setup: &Setup, life: &Life, seed: u64, watch: Watch) -> Self {
         let mut model = start.model.clone();
         if start.crash == Crash::Power {
             model.lose_power();
@@ -89,7 +101,8 @@ impl Session {
         if watch == Watch::Always {
             machine.record();
         }
-        Self { dir: root.join(LOG), setup: *setup, machine, watch, wal: None, model, shared }
+        let (dir, starves) = (root.join(LOG), life.famine.is_some());
+        Self { dir, setup: *setup, machine, watch, starves, wal: None, model, shared }
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -113,13 +126,25 @@ impl Session {
     fn open(&mut self) -> Result<Wal, Error> {
         self.enter(if self.model.created { Phase::Recover } else { Phase::Create });
         let observer: Arc<dyn Observer> = Arc::clone(&self.machine) as Arc<dyn Observer>;
-        let watched = (self.watch != Watch::Never).then_some(observer);
+        let watched = (self.watch != Watch::Never || self.starves).then_some(observer);
         self.setup.options().open_observed(&self.dir, watched)
+    }
+
+    /// A log that is there opens without space; a new one when there is some.
+    fn open_for_want_of_space(&mut self) -> Result<Wal, Error> {
+        match self.open() {
+            Err(Error::NoSpace(_)) if !self.model.created && self.machine.has_refused() => {
+                self.leave();
+                self.machine.set_famine(None);
+                self.open()
+            }
+            opened => opened,
+        }
     }
 
     /// Opens what the crash left; how it ended, or `None` if the fault struck meanwhile, so that there is nothing to go on with.
     fn first_open(&mut self, start: &Start, parsed: &Parsed) -> Result<Option<TailState>, String> {
-        let wal = match self.open() {
+        let wal = match self.open_for_want_of_space() {
             Err(_) if self.machine.has_failed() => {
                 self.leave();
                 return Ok(None);
@@ -151,7 +176,10 @@ impl Session {
 
     /// What the log shows while it is open: everything that was published, and nothing else.
     fn check_live(&self) -> Result<(), String> {
-        let Some(wal) = &self.wal else { return Ok(()) };
+        self.wal.as_ref().map_or(Ok(()), |wal| self.check_open(wal))
+    }
+
+    fn check_open(&self, wal: &Wal) -> Result<(), String> {
         let found = self.found(wal)?;
         if found.durable < self.model.durable {
             return Err(format!("the log calls {} durable, and {} was promised", found.durable, self.model.durable));
@@ -178,6 +206,10 @@ impl Session {
         self.enter(phase_of(op));
         let returned = self.call(&wal, op);
         match returned {
+            Err(Error::NoSpace(_)) if self.machine.has_refused() => {
+                self.refused(&wal, op)?;
+                self.wal = Some(wal);
+            }
             Err(Error::InsideBatch { seq }) if split == Some(seq) => {
                 self.returned(&wal, op, 0)?;
                 self.wal = Some(wal);
@@ -201,6 +233,43 @@ impl Session {
         }
         self.leave();
         Ok(())
+    }
+
+    /// The disk was full: nothing has happened, and no number is taken.
+    fn refused(&mut self, wal: &Wal, op: Op) -> Result<(), String> {
+        let records = self.under_way().into_iter().map(|record| record.payload.len());
+        let need: usize = records.map(|len| (HEADER + len).next_multiple_of(8)).sum();
+        let may_be = match op {
+            Op::Append(_) | Op::AppendWith(_) | Op::AppendEcho(_) | Op::Batch(_) => true,
+            Op::TruncateBack(_) | Op::Reset(_) => true,
+            Op::Sync | Op::Checkpoint(_) | Op::TruncateFront(_) | Op::SetMeta(_) | Op::Reopen => false,
+        };
+        if !may_be {
+            return Err("it needs no space, and was refused for want of it".to_owned());
+        }
+        // A call that fills the bytes in place asks for a few more.
+        if self.has_spare_for(need + 8)? {
+            return Err("it was refused for want of space, and a spare was announced that it fits".to_owned());
+        }
+        self.model.refused();
+        let last = wal.positions().last;
+        if last != self.model.published {
+            return Err(format!("it was refused for want of space, and the log ends at {last}"));
+        }
+        self.check_open(wal)
+    }
+
+    /// Whether the manifest announces a spare, not begun, with room for `need` bytes of frames.
+    fn has_spare_for(&self, need: usize) -> Result<bool, String> {
+        let files = self.machine.disk().live_image().files_in(LOG);
+        let said = files.get("MANIFEST").map(|bytes| manifest::decode(bytes));
+        let Some(Ok(said)) = said else { return Err("there is no manifest".to_owned()) };
+        let is_unused = |ordinal: u64| {
+            let bytes = files.get(&format!("{ordinal:020}.wal"));
+            bytes.is_some_and(|bytes| bytes[BEGUN..BEGUN + 8] == [0; 8])
+        };
+        let mut spares = said.entries.iter().filter(|entry| entry.kind() == Kind::Spare);
+        Ok(spares.any(|spare| spare.capacity as usize >= FRAMES + need && is_unused(spare.ordinal)))
     }
 
     fn returned(&mut self, wal: &Wal, op: Op, promise: u64) -> Result<(), String> {

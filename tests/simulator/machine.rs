@@ -12,6 +12,7 @@ use mmap_wal::{Act, Observer};
 use super::disk::{Begun, Disk, NameOp, What};
 use super::model::Model;
 use super::rng::Rng;
+use crate::reference::manifest::{self, Kind};
 
 /// What the log was about when the power failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +23,8 @@ pub enum Phase {
     Batch,
     Rotate,
     Recycle,
+    /// The sync of a segment that was rotated, and the update that seals it.
+    Seal,
     Sync,
     Manifest,
     Checkpoint,
@@ -30,11 +33,22 @@ pub enum Phase {
     Reset,
     Meta,
     Close,
+    /// Something found no space, and there is none yet or the call is not over.
+    FullDisk,
+    Repair,
     Idle,
 }
 
 /// Where the frames of a segment begin.
-const FRAMES: usize = 8192;
+pub const FRAMES: usize = 8192;
+/// Where a segment says that it was begun.
+pub const BEGUN: usize = 4160;
+
+/// An update of the manifest writes two slots, each synced.
+pub const ACTS_OF_UPDATE: usize = 4;
+
+const EIO: i32 = 5;
+pub const ENOSPC: i32 = 28;
 
 /// Before what a moment is that is between two operations.
 pub const AT_REST: &str = "the next operation";
@@ -48,6 +62,17 @@ pub struct Moment {
     pub before: String,
     /// Whether a sync has failed.
     pub failed: bool,
+    /// Whether there is no space.
+    pub full: bool,
+    /// Whether a log is being opened that is there.
+    pub recovers: bool,
+}
+
+/// There is no space for a while: for so many acts that need some, the `at`th one from when it is set being the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Famine {
+    pub at: usize,
+    pub lasts: usize,
 }
 
 /// A sync that fails: the `at`th from when it is set.
@@ -79,6 +104,14 @@ struct State {
     fault: Option<Fault>,
     syncs: usize,
     failed: bool,
+    famine: Option<Famine>,
+    /// Acts that needed space since the famine was set.
+    hungry: usize,
+    /// Whether something found no space since the user asked for what is under way.
+    refused: bool,
+    /// Whether a file is being used again, and how many acts of an update of the manifest are to come.
+    recycles: bool,
+    updating: usize,
     dead: bool,
     scratch: Vec<u8>,
 }
@@ -99,6 +132,11 @@ impl Machine {
             fault: None,
             syncs: 0,
             failed: false,
+            famine: None,
+            hungry: 0,
+            refused: false,
+            recycles: false,
+            updating: 0,
             dead: false,
             scratch: Vec::new(),
         };
@@ -119,6 +157,22 @@ impl Machine {
         (state.fault, state.syncs) = (fault, 0);
     }
 
+    /// From now on there is space, or none for a while.
+    pub fn set_famine(&self, famine: Option<Famine>) {
+        let mut state = self.state();
+        (state.famine, state.hungry) = (famine, 0);
+    }
+
+    /// Whether something found no space since the user asked for what is under way.
+    pub fn has_refused(&self) -> bool {
+        self.state().refused
+    }
+
+    /// Whether something found no space, and would find none now.
+    pub fn is_full(&self) -> bool {
+        self.state().is_full()
+    }
+
     /// Whether the fault has come to pass.
     pub fn has_failed(&self) -> bool {
         self.state().failed
@@ -128,6 +182,7 @@ impl Machine {
     pub fn enter(&self, phase: Phase, model: &Arc<Model>) {
         let mut state = self.state();
         (state.asked, state.phase, state.model) = (phase, phase, Arc::clone(model));
+        (state.refused, state.recycles, state.updating) = (false, false, 0);
     }
 
     /// It is done: a crash now is one of its own.
@@ -183,8 +238,12 @@ impl Observer for Machine {
         if changes(act) {
             state.look();
             let what = if state.moments.is_some() { describe(act) } else { String::new() };
+            let is_refused = state.needs_space(act, &self.relative(act.path())) && state.is_refused();
             state.turn_to(act);
             state.note(what);
+            if is_refused {
+                return Err(io::Error::from_raw_os_error(ENOSPC));
+            }
         }
         if is_sync(act) {
             state.syncs += 1;
@@ -195,7 +254,7 @@ impl Observer for Machine {
                     let path = self.relative(act.path());
                     state.lose(act, &path);
                 }
-                return Err(io::Error::from_raw_os_error(5));
+                return Err(io::Error::from_raw_os_error(EIO));
             }
             let path = self.relative(act.path());
             state.begin_sync(act, path);
@@ -235,6 +294,28 @@ fn range_of(act: &Act<'_>) -> Option<std::ops::Range<usize>> {
         Act::SyncFile(_) => Some(0..usize::MAX),
         _ => None,
     }
+}
+
+/// Whether `act` is about the manifest, or about one that takes its place.
+pub fn is_manifest(act: &Act<'_>) -> bool {
+    act.path().file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"MANIFEST"))
+}
+
+/// Whether the log goes on in a segment that the manifest of `disk` calls a spare, and `act` is about the manifest or the
+/// segment that was active before.
+pub fn is_sealing(disk: &Disk, act: &Act<'_>) -> bool {
+    let live = |path: &str| disk.node(path).map(|node| &disk.nodes[node].live);
+    let Some(manifest) = disk.live.keys().find(|path| path.ends_with("/MANIFEST")) else { return false };
+    let dir = manifest.trim_end_matches("MANIFEST");
+    let Some(Ok(said)) = live(manifest).map(|bytes| manifest::decode(bytes)) else { return false };
+    let name = |ordinal: u64| format!("{ordinal:020}.wal");
+    let is_begun = |ordinal: u64| {
+        let bytes = live(&format!("{dir}{}", name(ordinal)));
+        bytes.and_then(|bytes| bytes.get(BEGUN..BEGUN + 8)).is_some_and(|begun| begun != [0; 8])
+    };
+    let of = |kind: Kind| said.entries.iter().filter(move |entry| entry.kind() == kind);
+    let is_active = || of(Kind::Active).any(|entry| act.path().ends_with(name(entry.ordinal)));
+    (is_manifest(act) || is_active()) && of(Kind::Spare).any(|entry| is_begun(entry.ordinal))
 }
 
 pub fn is_sync(act: &Act<'_>) -> bool {
@@ -290,20 +371,65 @@ impl State {
     }
 
     fn note(&mut self, before: String) {
+        let full = self.is_full();
+        let is_starved = (full || self.refused) && self.asked != Phase::Repair;
+        let phase = if is_starved { Phase::FullDisk } else { self.phase };
+        let (recovers, failed) = (self.asked == Phase::Recover, self.failed);
         let Some(moments) = &mut self.moments else { return };
         let (disk, model) = (self.disk.clone(), Arc::clone(&self.model));
-        moments.push(Moment { disk, model, phase: self.phase, before, failed: self.failed });
+        moments.push(Moment { disk, model, phase, before, failed, full, recovers });
+    }
+
+    /// Whether something was refused for want of space, and would be again.
+    fn is_full(&self) -> bool {
+        let is_over = |famine: Famine| self.hungry >= famine.at.saturating_add(famine.lasts).saturating_sub(1);
+        self.famine.is_some_and(|famine| self.hungry >= famine.at && !is_over(famine))
+    }
+
+    /// Counts an act that needs space; whether there is none.
+    fn is_refused(&mut self) -> bool {
+        let Some(famine) = self.famine else { return false };
+        self.hungry += 1;
+        let refused = (famine.at..famine.at.saturating_add(famine.lasts)).contains(&self.hungry);
+        self.refused |= refused;
+        refused
+    }
+
+    /// Whether a disk that is full would refuse `act`, which is about the file or directory at `path`.
+    fn needs_space(&self, act: &Act<'_>, path: &str) -> bool {
+        match *act {
+            Act::MakeDir(_) | Act::Create(_) | Act::Allocate { .. } | Act::Link { .. } | Act::Rename { .. } => true,
+            Act::Write { offset, len, .. } => {
+                let there = self.disk.node(path).map_or(0, |node| self.disk.nodes[node].live.len() as u64);
+                offset + len > there
+            }
+            _ => false,
+        }
     }
 
     /// Which part of an operation `act` belongs to.
     fn turn_to(&mut self, act: &Act<'_>) {
+        if self.moments.is_none() || matches!(self.asked, Phase::Create | Phase::Recover | Phase::Close | Phase::Repair)
+        {
+            return;
+        }
         let is_write = matches!(self.asked, Phase::Append | Phase::Batch);
-        if matches!(act, Act::Link { .. }) {
-            self.phase = Phase::Recycle;
-        } else if act.path().ends_with("MANIFEST") {
-            self.phase = if is_write { Phase::Manifest } else { self.asked };
-        } else if is_write && self.phase != Phase::Manifest && matches!(act, Act::Create(_)) {
-            self.phase = Phase::Rotate;
+        let of_manifest = if is_write { Phase::Manifest } else { self.asked };
+        match act {
+            Act::Write { .. } | Act::SyncFile(_) if act.path().ends_with("MANIFEST") => {
+                if self.updating == 0 {
+                    let recycles = std::mem::take(&mut self.recycles);
+                    self.phase = if recycles { Phase::Recycle } else { of_manifest };
+                    self.phase = if is_sealing(&self.disk, act) { Phase::Seal } else { self.phase };
+                    self.updating = ACTS_OF_UPDATE;
+                }
+                self.updating -= 1;
+            }
+            _ if is_manifest(act) => self.phase = of_manifest,
+            Act::SyncRange { .. } if is_sealing(&self.disk, act) => self.phase = Phase::Seal,
+            Act::Link { .. } => (self.phase, self.recycles) = (Phase::Recycle, true),
+            Act::Create(_) if is_write => self.phase = Phase::Rotate,
+            _ => {}
         }
     }
 

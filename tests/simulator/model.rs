@@ -121,6 +121,17 @@ impl Model {
         keep_last(&mut self.meta);
     }
 
+    /// What was under way was refused: nothing has happened.
+    pub fn refused(&mut self) {
+        self.otherwise = None;
+        self.records.split_off(&(self.published + 1));
+        self.batches.retain(|(_, to)| *to <= self.published);
+        self.ceiling = self.published;
+        self.first.truncate(1);
+        self.checkpoint.truncate(1);
+        self.meta.truncate(1);
+    }
+
     /// What was only published is no longer promised to anybody.
     pub fn lose_power(&mut self) {
         self.published = self.durable;

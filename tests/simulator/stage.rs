@@ -11,7 +11,7 @@ use std::time::Duration;
 use mmap_wal::{Act, Observer};
 
 use super::disk::{Disk, What};
-use super::machine::{Fault, Machine, changes, is_sync};
+use super::machine::{ENOSPC, Famine, Fault, Machine, changes, is_sync};
 use super::model::Model;
 
 pub struct Stage {
@@ -57,6 +57,21 @@ impl Stage {
 
     pub fn set_fault(&self, fault: Fault) {
         self.machine.set_fault(Some(fault));
+    }
+
+    /// From now on there is space, or none for a while.
+    pub fn set_famine(&self, famine: Option<Famine>) {
+        self.machine.set_famine(famine);
+    }
+
+    /// Whether something found no space.
+    pub fn has_refused(&self) -> bool {
+        self.machine.has_refused()
+    }
+
+    /// Whether something found no space, and would find none now.
+    pub fn is_starving(&self) -> bool {
+        self.machine.is_full()
     }
 
     pub fn has_failed(&self) -> bool {
@@ -108,7 +123,7 @@ impl Observer for Stage {
         }
         pause();
         if matches!(act, Act::Allocate { .. }) && self.is_full() {
-            return Err(io::Error::from_raw_os_error(28));
+            return Err(io::Error::from_raw_os_error(ENOSPC));
         }
         let path = act.path();
         if is_sync(act) {
