@@ -221,7 +221,11 @@ fn put_in_order(files: &mut Vec<File>) {
         // If it is damaged at its end, or one behind it is lost, it does not end where this one begins.
         let nearest = || {
             let (_, nearest) = by_base[..by_base.partition_point(|(other, _)| other < base)].last()?;
-            (files[*nearest].closed.is_some() && files[*nearest].end_seq <= *base).then_some(*nearest)
+            // Spares are left out only for a larger segment, which a repair may have made smaller since.
+            let (before, file) = (&files[*nearest], &files[*i]);
+            let is_larger = before.identity.capacity > file.identity.capacity || before.identity.replaces != 0;
+            let is_late = is_larger || places[*nearest].1 > 0;
+            (is_late && before.closed.is_some() && before.end_seq <= *base).then_some(*nearest)
         };
         let place = |before: usize| Some(places[before]).filter(|at| is_before(*at));
         let before = ends.get(base).and_then(|before| place(*before)).or_else(|| nearest().and_then(place));
