@@ -7,7 +7,7 @@ mod reference;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fixture::{Before, FRAMES_AT, SMALLEST, files_of, scratch, write_files};
+use fixture::{Before, FRAMES_AT, SMALLEST, files_of, scratch, segment, write_files};
 use mmap_wal::inspect::Log;
 use mmap_wal::{Act, Background, Error, Options, SyncMode, Wal};
 use reference::Files;
@@ -136,5 +136,29 @@ fn what_was_cut_off_stays_so_where_the_word_that_says_it_is_lost() {
         assert!(wrong.is_empty(), "{hit:?}: {wrong:?}");
         // The record behind what is hit may be the end of a batch.
         assert!(shown.len() + hit.len() + 1 >= 60, "{hit:?}: {} are left", shown.len());
+    }
+}
+
+#[test]
+fn a_damaged_word_of_a_segment_does_not_cost_the_records_in_it_or_behind_it() {
+    let dir = scratch();
+    let options = Options::new().segment_size(SMALLEST).background(Background::Caller);
+    let wal = options.open(dir.path()).expect("a new log");
+    let append = |len: usize| {
+        wal.append(&vec![1; len]).expect("an append");
+    };
+    (0..17).for_each(|_| append(LEN));
+    wal.maintain().expect("a spare");
+    // It fills a segment of its own, prepared behind the spare in which the log goes on.
+    append(2 * SMALLEST as usize - 24);
+    (0..20).for_each(|_| append(LEN));
+    let files = files_of(dir.path());
+    for (ordinal, spoil) in [(3, 0x40), (4, 0x40), (3, 0), (4, 0)] {
+        let mut files = files.clone();
+        let bytes = files.get_mut(&segment(ordinal)).expect("the segment");
+        assert_eq!(bytes[4160], if ordinal == 3 { 19 } else { 18 }, "where it begins");
+        bytes[4096..4104].iter_mut().for_each(|byte| *byte = if spoil == 0 { 0 } else { *byte ^ spoil });
+        let seqs: Vec<u64> = repaired_without_manifest(&files).iter().map(|(seq, _)| *seq).collect();
+        assert_eq!(seqs, (1..=38).collect::<Vec<u64>>(), "{ordinal} {spoil}");
     }
 }

@@ -32,6 +32,8 @@ const TAG: [u8; 16] = *b"a user's own tag";
 /// 24 bytes of header and this are a frame of 256 bytes: 16 fill the smallest segment.
 const LEN: usize = 232;
 const FRAME: u64 = 256;
+/// The last byte of the word that says how far a segment goes.
+const LAST_OF_WORD: u64 = 4103;
 
 fn options() -> Options {
     Options::new().segment_size(SMALLEST).background(Background::Caller)
@@ -971,6 +973,8 @@ enum Op {
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         8 => (0..900_usize, any::<u16>()).prop_map(|(len, tag)| Op::Append { len, tag }),
+        // Too large for the spare that is there: it gets a segment that is prepared later and begun earlier.
+        1 => (SMALLEST as usize..3 * SMALLEST as usize, any::<u16>()).prop_map(|(len, tag)| Op::Append { len, tag }),
         3 => prop::collection::vec(0..400_usize, 1..6).prop_map(|lens| Op::Batch { lens }),
         1 => Just(Op::Sync),
         1 => Just(Op::Checkpoint),
@@ -1037,6 +1041,10 @@ fn check_damage(
     with: u8,
     is_lost: bool,
 ) -> Result<(), TestCaseError> {
+    // Without a manifest, its last byte alone can turn the word of a segment into one that says that it was cut off.
+    if is_lost && range.start == LAST_OF_WORD {
+        return Ok(());
+    }
     let mut files = whole.files.clone();
     if is_lost && files.keys().any(|name| name.ends_with("3.wal")) {
         files.remove("MANIFEST").expect("it");
