@@ -90,11 +90,11 @@ pub(crate) struct Writer {
     notes: Notes,
     spares: VecDeque<Spare>,
     /// The segment before, until the first record behind it is published.
-    closing: Option<(Arc<Segment>, Tail)>,
+    closing: Option<(Arc<Segment>, Arc<Map>)>,
     /// The segment before, until the manifest has sealed it.
     rotated: Option<Arc<Segment>>,
-    /// The tail of the segment before, once that is closed: letting go of it may take the system a while.
-    closed: Option<Tail>,
+    /// The tail of the segment before, in which nothing is written any more: letting go of it may take a while.
+    left: Option<Tail>,
     counts: Arc<Counts>,
 }
 
@@ -123,7 +123,7 @@ impl Writer {
             spares: spares.into(),
             closing: None,
             rotated: None,
-            closed: None,
+            left: None,
             counts: Arc::default(),
         }
     }
@@ -222,9 +222,8 @@ impl Writer {
         count(&self.counts.records, records);
         count(&self.counts.bytes, size as u64);
         self.segment.publish(&mut self.tail, self.at, records);
-        if let Some((before, tail)) = self.closing.take() {
-            before.close(&tail);
-            self.closed = Some(tail);
+        if let Some((before, map)) = self.closing.take() {
+            before.close(&map);
         }
         seqs
     }
@@ -243,12 +242,13 @@ impl Writer {
         let spare = self.spares.remove(self.spare_for(need)?)?;
         let (next, tail) = spare.begin(self.next_seq);
         let before = std::mem::replace(&mut self.segment, Arc::clone(&next));
-        let before_tail = std::mem::replace(&mut self.tail, tail);
+        let left = std::mem::replace(&mut self.tail, tail);
         (self.at, self.notes) = (FRAMES_AT, Notes::of(&next));
         count(&self.counts.rotations, 1);
-        if let Some((earlier, tail)) = self.closing.replace((Arc::clone(&before), before_tail)) {
-            earlier.close(&tail);
+        if let Some((earlier, map)) = self.closing.replace((Arc::clone(&before), Arc::clone(left.map()))) {
+            earlier.close(&map);
         }
+        self.left = Some(left);
         self.rotated = Some(before);
         Some(next)
     }
@@ -276,7 +276,7 @@ impl Writer {
         let (segment, tail) = self.spares.pop_front()?.begin(base_seq);
         (self.segment, self.tail) = (Arc::clone(&segment), tail);
         (self.at, self.next_seq, self.notes) = (FRAMES_AT, base_seq, Notes::of(&segment));
-        (self.closing, self.rotated, self.closed) = (None, None, None);
+        (self.closing, self.rotated, self.left) = (None, None, None);
         Some(segment)
     }
 
@@ -285,11 +285,15 @@ impl Writer {
         self.rotated.as_ref().map(|before| (Arc::clone(before), Arc::clone(&self.segment)))
     }
 
-    /// The manifest has sealed the segment before; its tail, to be let go without the writer's lock.
+    /// The tail of the segment that was rotated away, to be let go without the writer's lock.
     #[must_use]
-    pub(crate) fn sealed(&mut self) -> Option<Tail> {
+    pub(crate) fn left_tail(&mut self) -> Option<Tail> {
+        self.left.take()
+    }
+
+    /// The manifest has sealed the segment before.
+    pub(crate) fn sealed(&mut self) {
         self.rotated = None;
-        self.closed.take()
     }
 
     /// Takes in a spare that the manifest has announced.

@@ -14,7 +14,6 @@ use crate::format::manifest::Entry;
 use crate::format::segment::FRAMES_AT;
 use crate::index::Budget;
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
-use crate::map::Tail;
 use crate::planted::{Bug, planted};
 use crate::recovery::draw_salt;
 use crate::segment::{Preparation, Segment, Spare, file_name};
@@ -95,7 +94,12 @@ impl Keeper {
     pub(crate) fn make_ready(&self, writer: &Mutex<Writer>, commit: &Commit, need: usize) -> Result<bool> {
         let mut books = self.books();
         books.check(commit)?;
-        let rotated = lock(writer).unsealed();
+        let (rotated, left) = {
+            let mut writer = lock(writer);
+            (writer.unsealed(), writer.left_tail())
+        };
+        // The memory that it keeps is needed for the next spare.
+        drop(left);
         if let Some((before, _)) = rotated.as_ref().filter(|_| !planted(Bug::SealBeforeSync)) {
             commit.sync_to(before.last_seq(), commit.epoch())?;
         }
@@ -112,8 +116,7 @@ impl Keeper {
         let prepared = spare.as_ref().map(|spare| spare.entry);
         if rotated.is_some() || spare.is_some() {
             self.announce(&mut books, commit, &rotated, spare.as_ref())?;
-            let closed = hand_over(&mut lock(writer), rotated.is_some(), spare);
-            drop(closed);
+            hand_over(&mut lock(writer), rotated.is_some(), spare);
         }
         drop(books);
         if let Some((before, _)) = &rotated {
@@ -324,12 +327,14 @@ fn seal(entries: &mut Vec<Entry>, before: &Segment, after: &Segment) {
     entries.insert(old + 1, Entry { base_seq: after.base_seq(), ..active });
 }
 
-/// Gives the writer what the manifest has taken note of; returns what it needs no longer.
-fn hand_over(writer: &mut Writer, sealed: bool, spare: Option<Spare>) -> Option<Tail> {
+/// Gives the writer what the manifest has taken note of.
+fn hand_over(writer: &mut Writer, sealed: bool, spare: Option<Spare>) {
+    if sealed {
+        writer.sealed();
+    }
     if let Some(spare) = spare {
         writer.announced(spare);
     }
-    if sealed { writer.sealed() } else { None }
 }
 
 /// Whether a failure leaves open what is on the disk: a failed sync or rename, and not want of space or of files.

@@ -50,6 +50,11 @@ fn whoever_loses_patience_leaves_nobody_waiting() {
 }
 
 #[test]
+fn nobody_in_a_crowd_waits_for_ever_whatever_ends_it() {
+    in_every_order(scenarios::crowd);
+}
+
+#[test]
 fn a_failed_sync_is_told_to_everybody_who_waits() {
     in_every_order(scenarios::failed_sync);
 }

@@ -33,6 +33,8 @@ const TAG: [u8; 16] = *b"a user's own tag";
 /// 24 bytes of header and this are a frame of 256 bytes: 16 fill the smallest segment.
 const LEN: usize = 232;
 const FRAME: u64 = 256;
+/// The last byte of the word that says how far a segment goes.
+const LAST_OF_WORD: u64 = 4103;
 
 fn options() -> Options {
     Options::new().segment_size(SMALLEST).background(Background::Caller)
@@ -483,15 +485,18 @@ fn what_was_cut_off_does_not_come_back_behind_a_damage_either() {
     let name = files.keys().find(|name| name.ends_with(".wal") && begins(name, 21)).expect("the segment after the cut");
     let is_cut = |(name, bytes): &(&String, &Vec<u8>)| name.ends_with(".wal") && bytes[4103] & 0x40 != 0;
     assert!(files.iter().filter(is_cut).count() > 2, "dropped files wait to be used again");
-    for index in [0, 7, 11, 12, 15] {
+    for hit in [0..1, 7..8, 11..12, 12..13, 15..16, 12..16, 0..16] {
         let mut files = files.clone();
-        files.get_mut(name).expect("it")[at(index) as usize + 30] ^= 0x40;
+        let bytes = files.get_mut(name).expect("it");
+        hit.clone().for_each(|index| bytes[at(index) as usize + 30] ^= 0x40);
         for files in without_manifest(&files) {
             let (_dir, plan, wal) = repaired(&files);
             let is_right =
                 |record: &Rec| record.payload == if record.seq > 20 { vec![9; LEN] } else { body(record.seq) };
             let records = shown(&wal.snapshot()).0;
-            assert!(records.len() >= 58 && records.iter().all(is_right), "{index}: {plan}");
+            // The record behind what is hit may be the end of a batch.
+            let least = 59 - (hit.end - hit.start) as usize;
+            assert!(records.len() >= least && records.iter().all(is_right), "{hit:?}: {plan}");
         }
     }
 }
@@ -974,6 +979,8 @@ enum Op {
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         8 => (0..900_usize, any::<u16>()).prop_map(|(len, tag)| Op::Append { len, tag }),
+        // Too large for the spare that is there: it gets a segment that is prepared later and begun earlier.
+        1 => (SMALLEST as usize..3 * SMALLEST as usize, any::<u16>()).prop_map(|(len, tag)| Op::Append { len, tag }),
         3 => prop::collection::vec(0..400_usize, 1..6).prop_map(|lens| Op::Batch { lens }),
         1 => Just(Op::Sync),
         1 => Just(Op::Checkpoint),
@@ -1040,6 +1047,10 @@ fn check_damage(
     with: u8,
     is_lost: bool,
 ) -> Result<(), TestCaseError> {
+    // Without a manifest, its last byte alone can turn the word of a segment into one that says that it was cut off.
+    if is_lost && range.start == LAST_OF_WORD {
+        return Ok(());
+    }
     let mut files = whole.files.clone();
     if is_lost && files.keys().any(|name| name.ends_with("3.wal")) {
         files.remove("MANIFEST").expect("it");

@@ -150,6 +150,7 @@ impl Commit {
         while state.leading {
             state = self.wait(state, 0, None);
         }
+        self.leave(state);
     }
 
     /// Refuses if an earlier failure forbids writing, closed or not.
@@ -239,23 +240,27 @@ impl Commit {
             deadline.map(until).or(patience)
         };
         let mut state = lock(&self.state);
+        let mut has_waited = false;
         loop {
             let stands = state.stands(seq, epoch);
             let left = if matches!(stands, Ok(false)) { left() } else { Some(Duration::ZERO) };
             if left.is_some_and(|left| left.is_zero()) {
-                self.leave(state);
+                if has_waited {
+                    self.leave(state);
+                }
                 return stands;
             }
-            if state.leading {
-                state = self.wait(state, seq, left);
+            has_waited = state.leading;
+            state = if has_waited {
+                self.wait(state, seq, left)
             } else {
                 self.lead(state)?;
-                state = lock(&self.state);
-            }
+                lock(&self.state)
+            };
         }
     }
 
-    /// Goes; whoever goes without having led may be the one who was woken to lead.
+    /// Goes; whoever has waited and goes without leading may be the one who was woken to lead.
     fn leave(&self, state: MutexGuard<'_, State>) {
         if !state.leading && !planted(Bug::LeaderNotPassedOn) {
             let call = state.turns.pass_on();

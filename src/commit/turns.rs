@@ -29,7 +29,7 @@ impl Turns {
     }
 
     fn next(&self) -> usize {
-        (self.turn + 1) % 2
+        1 - self.this()
     }
 }
 
@@ -121,5 +121,13 @@ mod tests {
         assert_eq!(turns.pass_on(), Call { leader: Some(next), over: None });
         turns.begin(9);
         assert_eq!(turns.this(), next, "those who waited for the next turn wait for this one");
+    }
+
+    #[test]
+    fn behind_the_last_number_of_a_turn_comes_the_first() {
+        let mut turns = Turns { turn: usize::MAX, ..Turns::default() };
+        let next = turns.next();
+        turns.begin(7);
+        assert_eq!((turns.turn, turns.this()), (0, next));
     }
 }

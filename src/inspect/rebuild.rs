@@ -41,9 +41,26 @@ struct File {
     is_cut: bool,
     /// Whether all that was ever visible in it verifies.
     is_whole: bool,
+    /// Whether its words say nothing of its end.
+    is_mute: bool,
 }
 
 impl File {
+    /// One in which there is nothing.
+    fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            virgin: true,
+            base_seq: None,
+            end_offset: 0,
+            end_seq: 0,
+            closed: None,
+            is_cut: false,
+            is_whole: false,
+            is_mute: false,
+        }
+    }
+
     /// Where it stands among the others.
     fn place(&self) -> (u64, u64) {
         let Identity { ordinal, replaces, .. } = self.identity;
@@ -61,10 +78,18 @@ impl File {
         let end = found.end;
         let word = get_u64(&loaded.head, PUBLISHED_AT);
         let published = (word & !(CLOSED | CUT)).min(self.identity.capacity) as usize;
-        (self.end_offset, self.end_seq, self.is_cut) = (end.offset, end.seq, word & CUT != 0);
+        let position = usize::try_from(word & !(CLOSED | CUT)).unwrap_or(usize::MAX);
+        self.is_mute = !segment::is_position(position, self.identity.capacity as usize);
+        // A word that is damaged would give away whole segments.
+        (self.end_offset, self.end_seq, self.is_cut) = (end.offset, end.seq, word & CUT != 0 && !self.is_mute);
         self.is_whole = end.offset == published;
         // Records that do not verify may stand between.
         self.closed = (word & CLOSED != 0).then(|| found.reach(published) + 1);
+    }
+
+    /// Whether the log may have gone on in the segment that begins with the number behind its last record.
+    fn may_end_here(&self) -> bool {
+        self.closed == Some(self.end_seq) || self.is_mute
     }
 
     fn entry(&self) -> Entry {
@@ -133,18 +158,7 @@ fn by_ordinal(listed: &[Listed]) -> Vec<(&str, u64)> {
 }
 
 fn entry_of(identity: &Identity) -> Entry {
-    let virgin = true;
-    File {
-        identity: *identity,
-        virgin,
-        base_seq: None,
-        end_offset: 0,
-        end_seq: 0,
-        closed: None,
-        is_cut: false,
-        is_whole: false,
-    }
-    .entry()
+    File::new(*identity).entry()
 }
 
 /// What a file is whose header is lost, if its words tell the salt and frames verify with it.
@@ -207,7 +221,7 @@ fn put_in_order(files: &mut Vec<File>) {
     let mut ends: HashMap<u64, usize> = HashMap::new();
     let mut bases: HashMap<u64, usize> = HashMap::new();
     for (i, file) in files.iter().enumerate() {
-        if let (Some(base), true) = (file.base_seq, file.closed == Some(file.end_seq)) {
+        if let (Some(base), true) = (file.base_seq, file.may_end_here()) {
             ends.extend((base < file.end_seq).then_some((file.end_seq, i)));
         }
         bases.extend(file.base_seq.map(|base| (base, i)));
@@ -221,7 +235,12 @@ fn put_in_order(files: &mut Vec<File>) {
         // If it is damaged at its end, or one behind it is lost, it does not end where this one begins.
         let nearest = || {
             let (_, nearest) = by_base[..by_base.partition_point(|(other, _)| other < base)].last()?;
-            (files[*nearest].closed.is_some() && files[*nearest].end_seq <= *base).then_some(*nearest)
+            // Spares are left out only for a larger segment, which a repair may have made smaller since.
+            let (before, file) = (&files[*nearest], &files[*i]);
+            let is_larger = before.identity.capacity > file.identity.capacity || before.identity.replaces != 0;
+            let is_late = is_larger || places[*nearest].1 > 0;
+            let goes_on = before.closed.is_some() || before.is_mute;
+            (is_late && goes_on && before.end_seq <= *base).then_some(*nearest)
         };
         let place = |before: usize| Some(places[before]).filter(|at| is_before(*at));
         let before = ends.get(base).and_then(|before| place(*before)).or_else(|| nearest().and_then(place));
@@ -262,7 +281,7 @@ fn file(identity: Identity, loaded: &Loaded, next_seq: u64) -> File {
         let is_used = !found.stretches.is_empty() || (ordinal == 1 && !scan::is_zero(&loaded.head[PAGE..]));
         is_used.then_some(base_seq)
     });
-    File { identity, virgin, base_seq, end_offset: 0, end_seq: 0, closed: None, is_cut: false, is_whole: false }
+    File { virgin, base_seq, ..File::new(identity) }
 }
 
 fn found(file: &File, loaded: &Loaded, base_seq: u64, below: u64) -> Found {

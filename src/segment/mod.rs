@@ -231,8 +231,8 @@ impl Segment {
     }
 
     /// Says that the log goes on in the next segment.
-    pub(crate) fn close(&self, tail: &Tail) {
-        tail.map().store(PUBLISHED_AT, self.end().offset as u64 | CLOSED);
+    pub(crate) fn close(&self, map: &Map) {
+        map.store(PUBLISHED_AT, self.end().offset as u64 | CLOSED);
     }
 
     /// Makes the bytes from `from` to `to` durable, and with the first ones the page that says where the segment begins.

@@ -9,7 +9,7 @@ use crate::fixture::{Fixture, command, lines, ran, run, writable};
 fn a_command_line_that_makes_no_sense_exits_with_64() {
     let fixture = Fixture::new();
     let log = fixture.log();
-    let wrong: [&[&str]; 14] = [
+    let wrong: [&[&str]; 17] = [
         &[],
         &["nonsense"],
         &["append"],
@@ -24,6 +24,10 @@ fn a_command_line_that_makes_no_sense_exits_with_64() {
         &["checkpoint", &log, "-1"],
         &["truncate", &log],
         &["dump", &log, "first"],
+        // It would find no loss where nothing was tried, and a loss where nothing could be.
+        &["crash-test", &log, "--rounds", "0"],
+        &["crash-test", &log, "--segment-size", "4KiB"],
+        &["crash-test", &log, "--segment-size", "17GiB"],
     ];
     for args in wrong {
         let refused = run(args);

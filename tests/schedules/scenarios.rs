@@ -75,6 +75,46 @@ pub fn impatient() {
     bed.must_hold_what_was_given(&options);
 }
 
+/// A crowd waits, some of it not for long, over rotations, while somebody cuts off all, closes, or a sync fails: nobody
+/// waits for ever.
+pub fn crowd() {
+    let bed = Bed::new();
+    let options = small(either()).sync_mode(SyncMode::None);
+    let wal = bed.open(&options);
+    let what = thread_rng().gen_range(0..3);
+    if what == 0 {
+        bed.stage.set_fault(Fault { at: thread_rng().gen_range(1..8), forgets: true });
+    }
+    let is_expected = |e: &Error| match e {
+        Error::Poisoned(_) => what == 0,
+        Error::TruncatedBack { .. } => what == 1,
+        Error::Closed => what == 2,
+        _ => false,
+    };
+    let attempt = &|patience: u64, len: usize| {
+        let waited = wal.submit(&bed.payload(len)).and_then(|pending| match patience {
+            0 => pending.wait().map(Some),
+            _ => pending.wait_timeout(Duration::from_millis(patience)),
+        });
+        assert!(waited.as_ref().err().is_none_or(is_expected), "{waited:?}");
+    };
+    thread::scope(|scope| {
+        for (patience, len) in [(1, HALF), (1, 20), (100, HALF), (0, 20), (0, HALF)] {
+            scope.spawn(move || (0..2).for_each(|_| attempt(patience, len)));
+        }
+        scope.spawn(|| {
+            let done = match what {
+                1 => wal.truncate_back(0),
+                2 => wal.close(),
+                _ => wal.sync().map(drop),
+            };
+            assert!(done.as_ref().err().is_none_or(is_expected), "{done:?}");
+        });
+    });
+    drop(wal);
+    bed.must_hold_what_was_given(&options);
+}
+
 /// One of the syncs fails: everybody who waits or comes later is told, and nothing is acknowledged that may be lost.
 pub fn failed_sync() {
     let bed = Bed::new();

@@ -27,6 +27,8 @@ use crate::parse::{LogArgs, Mode, duration, size};
 const LINES_SEGMENT: u64 = 64 << 10;
 /// The size of segments of logs that are repaired: the least.
 const REPAIRED_SEGMENT: u64 = 12 << 10;
+/// The most that segments can have.
+const MOST_SEGMENT: u64 = 16 << 30;
 
 /// Kill a writer with SIGKILL at random times, recover, and check every acknowledged record, again and again.
 ///
@@ -41,7 +43,7 @@ pub(crate) struct Args {
     /// An empty directory for the logs, which are left there; by default a temporary one.
     dir: Option<PathBuf>,
     /// Kills per log: for every mode there are several.
-    #[arg(long, value_name = "N", default_value_t = 15)]
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Only this mode; by default all, and atomic batches.
     #[arg(long, value_enum)]
@@ -66,7 +68,7 @@ pub(crate) struct Args {
     batch: Option<u64>,
     /// Size of segment files: small ones, so that many kills hit a rotation; by default 64KiB, and down to 12KiB for the
     /// mixed writer.
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = segment_size)]
     segment_size: Option<u64>,
     /// When a log has so many records, the next round begins a new one.
     #[arg(long, value_name = "N", default_value_t = 3_000_000, value_parser = clap::value_parser!(u64).range(1..))]
@@ -194,6 +196,13 @@ fn name(setup: &Setup) -> String {
         (Some(count), None) => format!("{mode} --batch {count}"),
         (None, None) => mode.to_owned(),
     }
+}
+
+/// A size that a log can be opened with: a writer that cannot begin would count as a loss.
+fn segment_size(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    let can_be = (REPAIRED_SEGMENT..=MOST_SEGMENT).contains(&bytes);
+    if can_be { Ok(bytes) } else { Err("it must be from 12KiB to 16GiB".to_owned()) }
 }
 
 fn say(line: &str) -> Result<(), Failure> {
