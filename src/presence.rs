@@ -28,6 +28,20 @@ impl Presence {
         range: Range<usize>,
         call: impl Fn(Range<usize>) -> Result<(), E>,
     ) -> Result<(), E> {
+        if self.holds(&range) { Ok(()) } else { self.bring_missing(range, call) }
+    }
+
+    /// Whether all of `range` was brought in: asked for every record, of which most lie in one stretch.
+    fn holds(&self, range: &Range<usize>) -> bool {
+        (range.start / STRETCH..range.end.div_ceil(STRETCH)).all(|stretch| self.has(stretch))
+    }
+
+    fn has(&self, stretch: usize) -> bool {
+        self.word(stretch).load(Ordering::Acquire) & bit(stretch) != 0
+    }
+
+    #[cold]
+    fn bring_missing<E>(&self, range: Range<usize>, call: impl Fn(Range<usize>) -> Result<(), E>) -> Result<(), E> {
         for stretch in self.missing(range.clone()) {
             match call(stretch.clone()) {
                 Ok(()) => self.note(&stretch),
@@ -39,7 +53,7 @@ impl Presence {
 
     fn missing(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
         let stretches = range.start / STRETCH..range.end.div_ceil(STRETCH);
-        let absent = stretches.filter(|stretch| self.word(*stretch).load(Ordering::Acquire) & bit(*stretch) == 0);
+        let absent = stretches.filter(|stretch| !self.has(*stretch));
         absent.map(|stretch| stretch * STRETCH..(stretch + 1) * STRETCH)
     }
 

@@ -96,7 +96,9 @@ pub(crate) fn seal(frame: &mut [u8], header: &Header, at: usize, salt: u32) {
     frame[FLAGS] = if header.commit { COMMIT } else { 0 };
     frame[RESERVED] = 0;
     put(frame, TAG, &header.tag.to_le_bytes());
-    frame[end..].fill(0);
+    if end < frame.len() {
+        frame[end..].fill(0);
+    }
     let crc = salted_crc(initial(salt, at), &frame[LEN..end]);
     put(frame, CRC, &crc.to_le_bytes());
 }

@@ -179,12 +179,17 @@ impl Segment {
 
     /// The map, made at the first call: from then on the segment can be read even when its file was removed.
     pub(crate) fn map(&self) -> Result<&Arc<Map>> {
-        if self.map.get().is_none() {
-            let map = self.open_sealed()?;
-            // Two threads may both have mapped the file; one map is kept.
-            let _ = self.map.set(Arc::new(map));
+        match self.map.get() {
+            Some(map) => Ok(map),
+            None => self.map_now(),
         }
-        self.map.get().ok_or(Error::Closed)
+    }
+
+    #[cold]
+    fn map_now(&self) -> Result<&Arc<Map>> {
+        let map = Arc::new(self.open_sealed()?);
+        // Two threads may both have mapped the file; one map is kept.
+        Ok(self.map.get_or_init(|| map))
     }
 
     fn open_sealed(&self) -> Result<Map> {
