@@ -267,7 +267,11 @@ fn of_same_log(storage: &Storage, found: Manifest, log_id: Option<[u8; 16]>, pla
 fn from_files(storage: &Storage, mut manifest: impl FnMut() -> Result<Manifest>) -> Result<Outline> {
     loop {
         let found = manifest()?;
-        let (outline, goes_on) = outline(storage, &found)?;
+        let (outline, goes_on) = match outline(storage, &found) {
+            // Truncated, and its file removed or used again, since the manifest was read.
+            Err(e) if is_absent(&e) && manifest()? != found => continue,
+            other => other?,
+        };
         // That was put together from several files: a cut between them would mix two lives.
         if !goes_on || manifest()? == found {
             return Ok(outline);
@@ -384,5 +388,21 @@ mod tests {
         let seen = from_files(&storage, || stale.take().map_or_else(|| present(&storage), Ok)).expect("an outline");
         let ends: Vec<_> = seen.parts.iter().map(|part| part.end.map(|end| (end.offset, end.last_seq))).collect();
         assert_eq!(ends, [Some((FRAMES_AT + 32, 1)), None]);
+    }
+
+    #[test]
+    fn a_segment_that_is_gone_since_the_manifest_was_read_is_looked_for_in_the_manifest_of_now() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = crate::Options::new().segment_size(12 << 10).background(crate::Background::Caller);
+        let wal = options.open(dir.path()).expect("a new log");
+        let storage = Storage::new(dir.path(), 0o600, None);
+        let mut stale = Some(present(&storage).expect("a manifest"));
+        let gone = storage.path(file_name(stale.as_ref().expect("it").active().ordinal).as_str());
+        while gone.exists() {
+            let last = wal.append(&[7; 1000]).expect("an append");
+            wal.truncate_front(last - 1).expect("a truncation");
+        }
+        let seen = from_files(&storage, || stale.take().map_or_else(|| present(&storage), Ok)).expect("an outline");
+        assert_eq!(seen.first_seq, wal.positions().first);
     }
 }
