@@ -76,6 +76,9 @@ fn recover(storage: &Storage, options: &Options, new_names: &[PathBuf], started:
     Ok(Recovered { readers: Arc::new(readers), manifest, segments, tail, spares, next_ordinal, report })
 }
 
+/// What the lock file holds, at most: a pid and the end of the line.
+pub(crate) const LOCK_LEN: u64 = 11;
+
 /// Takes the writer's lock, without waiting.
 pub(crate) fn take_lock(storage: &Storage) -> Result<StoredFile> {
     let lock = storage.open_or_create(LOCK)?;

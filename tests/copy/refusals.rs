@@ -161,6 +161,60 @@ fn a_copy_that_was_written_to_is_kept() {
 }
 
 #[test]
+fn what_was_stored_with_a_copy_is_kept_also_after_a_cut_of_it() {
+    let cases: [Change; 2] = [
+        |copy| {
+            fill(copy, 1);
+            copy.truncate_back(20).expect("a cut");
+        },
+        |copy| {
+            fill(copy, 40);
+            copy.truncate_back(20).expect("a cut");
+        },
+    ];
+    for change in cases {
+        let bed = Bed::after(|wal| fill(wal, 20));
+        bed.copied();
+        let copy = options().open(bed.copy_dir()).expect("the copy");
+        change(&copy);
+        copy.set_meta(b"its own").expect("metadata");
+        copy.close().expect("a close");
+        refuses(&bed.log(), &bed.copy_dir(), "its metadata or checkpoint");
+        fill(&bed.wal(), 20);
+        refuses(&bed.log(), &bed.copy_dir(), "its metadata or checkpoint");
+    }
+}
+
+#[test]
+fn a_copy_that_has_lost_what_the_log_has_is_no_copy_of_it() {
+    for (ordinal, lost) in [(1, 1), (2, 17), (3, 33)] {
+        let bed = Bed::after(|wal| fill(wal, 40));
+        bed.copied();
+        let mut files = files_of(&bed.copy_dir());
+        files.get_mut(&segment(ordinal)).expect("it")[(FRAMES_AT + 30) as usize] ^= 1;
+        write_files(&bed.copy_dir(), &files);
+        let copy = Log::open(bed.copy_dir()).expect("the copy");
+        copy.repair(&copy.plan_repair().expect("a plan")).expect("a repair");
+        refuses(&bed.log(), &bed.copy_dir(), &format!("lacks record {lost}"));
+        fill(&bed.wal(), 20);
+        refuses(&bed.log(), &bed.copy_dir(), &format!("lacks record {lost}"));
+        // What neither has any more is not missed.
+        bed.wal().truncate_front(40).expect("a truncation");
+        assert_eq!(bed.copy().expect("an update").records, 20);
+    }
+}
+
+#[test]
+fn a_file_that_only_has_the_name_of_a_lock_is_somebodys() {
+    let bed = Bed::after(|wal| fill(wal, 3));
+    std::fs::create_dir(bed.copy_dir()).expect("a directory");
+    std::fs::write(bed.copy_dir().join("LOCK"), "not to be written over").expect("a file");
+    assert!(matches!(bed.copy(), Err(Error::Destination(_))));
+    let kept = std::fs::read(bed.copy_dir().join("LOCK")).expect("the file");
+    assert_eq!(kept, b"not to be written over");
+}
+
+#[test]
 fn what_is_wanted_must_be_in_the_copy() {
     let bed = Bed::after(|wal| fill(wal, 40));
     let part = |after| copy(&bed.log(), &bed.copy_dir(), after);
