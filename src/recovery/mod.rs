@@ -149,7 +149,8 @@ fn remove_leftovers(storage: &Storage, state: &Manifest, listed: &[Listed]) -> R
     let named: std::collections::HashSet<u64> = state.entries.iter().map(|entry| entry.ordinal).collect();
     let is_leftover = |file: &&Listed| match SegmentName::decode(&file.name) {
         Some(ordinal) => file.is_file && !named.contains(&ordinal),
-        None => file.name == MANIFEST_TMP,
+        // A copy that was finished but for its mark.
+        None => file.name == MANIFEST_TMP || file.name == UNFINISHED,
     };
     let mut removed = false;
     for file in listed.iter().filter(is_leftover) {

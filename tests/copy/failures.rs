@@ -157,6 +157,49 @@ fn after_a_failure_at_any_step_the_copy_is_made_again() {
 }
 
 #[test]
+fn the_names_of_new_directories_are_durable_before_the_copy_is_a_log() {
+    let bed = Bed::after(|wal| fill(wal, 3));
+    let (above, synced) = (bed.dir.path().to_owned(), Arc::new(Mutex::new(HashSet::new())));
+    let (seen, wanted) = (Arc::clone(&synced), [above.clone(), above.join("a"), above.join("a/b")]);
+    let observer = Before::new(true, move |act: &Act<'_>| {
+        let mut seen = seen.lock().expect("a lock");
+        match act {
+            Act::SyncDir(dir) => drop(seen.insert(dir.to_path_buf())),
+            Act::Rename { to, .. } if to.ends_with("MANIFEST") => {
+                assert!(wanted.iter().all(|dir| seen.contains(dir)), "{seen:?}");
+                seen.insert("named".into());
+            }
+            _ => {}
+        }
+        Ok(())
+    });
+    let log = Log::open_observed(bed.log(), Some(observer)).expect("the log");
+    log.copy(above.join("a/b/c"), 0, |_| {}).expect("a copy");
+    assert!(synced.lock().expect("a lock").contains(Path::new("named")));
+}
+
+#[test]
+fn a_copy_that_was_killed_before_its_mark_was_gone_loses_it_when_it_is_opened() {
+    let bed = Bed::after(|wal| fill(wal, 3));
+    let mark = bed.copy_dir().join("UNFINISHED");
+    let path = mark.clone();
+    let observer = Before::new(true, move |act: &Act<'_>| match act {
+        Act::Remove(removed) if *removed == path => Err(io::Error::from_raw_os_error(EIO)),
+        _ => Ok(()),
+    });
+    let log = Log::open_observed(bed.log(), Some(observer)).expect("the log");
+    assert!(log.copy(bed.copy_dir(), 0, |_| {}).is_err());
+    let copy = options().open(bed.copy_dir()).expect("the copy");
+    fill(&copy, 40);
+    copy.close().expect("a close");
+    assert!(!mark.exists());
+    // With the mark, what was appended would count as part of a copy that is to be made again.
+    std::fs::remove_file(bed.copy_dir().join("MANIFEST")).expect("a removal");
+    assert!(matches!(Wal::open(bed.copy_dir()), Err(Error::NoManifest { .. })));
+    assert!(matches!(bed.copy(), Err(Error::Destination(_))));
+}
+
+#[test]
 fn after_a_kill_at_any_step_the_copy_is_made_again() {
     for job in jobs() {
         job.lay();

@@ -304,6 +304,33 @@ fn damage_in_a_finished_copy_is_found_by_the_next_one() {
     bed.copied();
 }
 
+/// A device that loses what a copy says that it is.
+struct Forgetful;
+
+impl Observer for Forgetful {
+    fn before(&self, _act: &Act<'_>) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn after(&self, act: &Act<'_>) {
+        use std::os::unix::fs::FileExt;
+        if let Act::Rename { to, .. } = act
+            && to.ends_with("copy/MANIFEST")
+        {
+            let file = std::fs::OpenOptions::new().write(true).open(to).expect("the file");
+            let slot = file.metadata().expect("its length").len() / 2;
+            [0, slot].into_iter().for_each(|at| file.write_all_at(&[0; 64], at).expect("a write"));
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_does_not_open_is_no_copy() {
+    let bed = Bed::after(|wal| fill(wal, 40));
+    let log = Log::open_observed(bed.log(), Some(Arc::new(Forgetful))).expect("the log");
+    assert!(log.copy(bed.copy_dir(), 0, |_| {}).is_err());
+}
+
 /// A device that says that it has kept what it was given, and has not.
 struct Liar;
 
