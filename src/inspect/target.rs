@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::manifest::Entry;
+use crate::format::manifest::{Entry, MAX_NUMBER};
 use crate::format::name::{LOCK, MANIFEST, SegmentName, UNFINISHED};
 use crate::format::segment::{DURABLE_AT, FRAMES_AT, Identity, MIN_CAPACITY, PUBLISHED_AT, checked};
 use crate::format::{get_u64, salted_crc};
@@ -125,7 +125,10 @@ impl Target {
             let Some(ordinal) = SegmentName::decode(&file.name).filter(|ordinal| !is_named(*ordinal)) else { continue };
             let loaded = Loaded::read(&self.storage, &file.name, MIN_CAPACITY)?;
             let identity = loaded.identity();
-            let is_whole = |identity: &Identity| (identity.ordinal, identity.capacity) == (ordinal, file.len);
+            // Behind a number that no log reaches there would be none for the segments to come.
+            let has_numbers = ordinal <= MAX_NUMBER / 2;
+            let is_whole =
+                |identity: &Identity| has_numbers && (identity.ordinal, identity.capacity) == (ordinal, file.len);
             let is_own = identity.is_some_and(|identity| identity.log_id == self.log_id);
             // What was being prepared does not say yet what it is; a file that holds anything may be somebody else's.
             let is_empty = || file.len <= MIN_CAPACITY as u64 && is_zero(&loaded.head) && is_zero(&loaded.frames);

@@ -1,5 +1,6 @@
 //! Places that a log is not copied to, copies that it does not continue, and damage.
 
+use std::io::IoSlice;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
@@ -92,7 +93,7 @@ fn a_copy_that_somebody_writes_to_is_locked() {
 #[test]
 fn a_copy_that_the_log_does_not_continue_is_kept() {
     let life = |wal: &Wal| fill(wal, 40);
-    let cases: [(&str, Change); 5] = [
+    let cases: [(&str, Change); 6] = [
         ("ends with record 40, and the log with 30", |wal| wal.truncate_back(30).expect("a cut")),
         ("no record 31 like that of the copy", |wal| {
             wal.truncate_back(30).expect("a cut");
@@ -105,6 +106,13 @@ fn a_copy_that_the_log_does_not_continue_is_kept() {
             wal.truncate_front(45).expect("a truncation");
         }),
         ("begins with 1000", |wal| wal.reset(1000).expect("a reset")),
+        // The same bytes, but with another tag.
+        ("no record 31 like that of the copy", |wal| {
+            wal.truncate_back(30).expect("a cut");
+            for seq in 31..=40 {
+                wal.append_tagged(1, &[IoSlice::new(&body(seq))]).expect("an append");
+            }
+        }),
         // The same bytes, but in other batches.
         ("no record 31 like that of the copy", |wal| {
             wal.truncate_back(30).expect("a cut");
