@@ -249,6 +249,9 @@ fn a_copy_that_was_killed_goes_on_where_it_was() {
     assert_eq!((copied.records, copied.first_seq, copied.last_seq), (139 - 112, 21, 139));
 }
 
+/// What becomes of the segment with a name.
+type Change = fn(&mut Files, &str);
+
 /// A log, and a copy of it that was given up after its first segment.
 fn given_up() -> Bed {
     let bed = Bed::after(|wal| fill(wal, 100));
@@ -265,7 +268,7 @@ fn given_up() -> Bed {
 #[test]
 fn leftovers_that_are_not_what_their_names_say_are_made_anew() {
     let first = crate::segment(1);
-    let changes: [(&str, fn(&mut Files, &str)); 4] = [
+    let changes: [(&str, Change); 4] = [
         ("another name", |files, first| {
             let bytes = files.remove(first).expect("the segment");
             files.insert(crate::segment(9), bytes);
