@@ -12,6 +12,7 @@ use fixture::{FRAMES_AT, Replayed, SMALLEST, compare_backwards, files_of, replay
 use mmap_wal::inspect::Log;
 use mmap_wal::{Background, Error, Options, Reader, Snapshot, SyncMode, Wal};
 use reference::Files;
+use reference::build::{Entry, Manifest, Segment, directory};
 
 fn options(index_memory: usize) -> Options {
     let options = Options::new().background(Background::Caller).sync_mode(SyncMode::None);
@@ -187,6 +188,24 @@ fn flip(file: &std::path::Path, at: u64) {
 }
 
 #[test]
+fn a_segment_that_does_not_end_as_the_manifest_says_is_damaged_from_either_side() {
+    // Three frames of 40 bytes, and a manifest that knows of one less, or of one more than there are.
+    for (end, last_seq) in [(120, 2), (120, 4), (80, 3)] {
+        let entries = [Entry::sealed(1, 1, FRAMES_AT + end, last_seq), Entry::active(2, last_seq + 1), Entry::spare(3)];
+        let first = (1..=3).fold(Segment::of(&entries[0]), |made, seq| made.append(seq, &[7; 16]));
+        let second = Segment::of(&entries[1]).begin(last_seq + 1);
+        let dir = scratch();
+        write_files(dir.path(), &directory(&Manifest::of(&entries), &[first, second, Segment::of(&entries[2])]));
+        let snapshot = Reader::open(dir.path()).expect("a reader").snapshot().expect("a snapshot");
+        let forwards = snapshot.replay(0).expect("a replay").find_map(Result::err);
+        let backwards = snapshot.replay_back(u64::MAX).expect("a replay").find_map(Result::err);
+        for found in [forwards, backwards] {
+            assert!(matches!(found, Some(Error::Corrupt(_))), "{end} {last_seq}: {found:?}");
+        }
+    }
+}
+
+#[test]
 fn what_a_repair_left_out_is_a_gap_backwards_too() {
     let made = sealed();
     let dir = scratch();
@@ -210,6 +229,11 @@ fn what_a_repair_left_out_is_a_gap_backwards_too() {
         assert!(matches!(gap, Err(Error::Gap { from: f, to: t }) if (f, t) == (from, before - 1)), "{gap:?}");
         assert!(replay.map(|record| record.expect("a record").seq()).eq((1..from).rev()));
     }
+    // What is in front of it is verified, also if it is known where it stands.
+    flip(&dir.path().join(segment(1)), FRAMES_AT);
+    let found: Vec<_> = snapshot.replay_back(u64::MAX).expect("a replay").collect();
+    assert!(matches!(found.last(), Some(Err(Error::Corrupt(damage))) if damage.segment == 1), "{:?}", found.last());
+    flip(&dir.path().join(segment(1)), FRAMES_AT);
     // With the front inside the gap, there is nothing in front of what is behind it.
     wal.truncate_front(from).expect("a truncation");
     let snapshot = wal.snapshot();

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use fixture::{FRAMES_AT, SMALLEST, files_of, scratch, segment, write_files};
 use mmap_wal::inspect::{Copied, Log, SegmentRole};
-use mmap_wal::{Background, Error, Options, Reader, Result, Wal};
+use mmap_wal::{Background, Error, Options, Reader, Result, SyncMode, Wal};
 use reference::{Parsed, Tail, Verdict, parse_dir};
 
 /// 24 bytes of header and this are a frame of 256 bytes: 16 fill the smallest segment.
@@ -226,6 +226,19 @@ fn a_copy_is_a_log_of_its_own_that_goes_on_beside_the_other() {
 }
 
 #[test]
+fn every_frame_of_a_copy_says_where_its_batch_begins_for_a_later_repair() {
+    let bed = Bed::after(|wal| batches(wal, &[5, 1, 3, 7]));
+    bed.copied();
+    let bytes = &files_of(&bed.copy_dir())[&segment(1)];
+    let begins = [0, 0, 0, 0, 0, 5, 6, 6, 6, 9, 9, 9, 9, 9, 9, 9];
+    for (index, begins) in begins.into_iter().enumerate() {
+        let at = (FRAMES_AT + index as u64 * FRAME) as usize;
+        let back: [u8; 4] = bytes[at + 16..at + 20].try_into().expect("four bytes");
+        assert_eq!(u64::from(u32::from_le_bytes(back)) * 8, (index - begins) as u64 * FRAME, "frame {index}");
+    }
+}
+
+#[test]
 fn a_copy_of_a_copy_is_like_the_log() {
     let bed = Bed::after(|wal| batches(wal, &[9, 9, 9, 9]));
     bed.copied();
@@ -353,6 +366,16 @@ fn an_update_copies_what_came_since_and_nothing_else() {
     for (name, bytes) in before.iter().filter(|(name, _)| name.ends_with(".wal") && **name != segment(4)) {
         assert!(files_of(&bed.copy_dir())[name] == *bytes, "{name} was there and was written");
     }
+}
+
+#[test]
+fn an_update_has_room_for_more_segments_than_the_manifest_of_the_copy_had() {
+    let bed = Bed::after(|wal| fill(wal, 40));
+    bed.copied();
+    let wal = options().sync_mode(SyncMode::None).open(bed.log()).expect("the log");
+    fill(&wal, 16 * 1400);
+    wal.close().expect("a close");
+    assert!(bed.copied().segments >= 1400);
 }
 
 #[test]

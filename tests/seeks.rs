@@ -75,6 +75,18 @@ fn an_eighth_of_a_byte_is_taken_for_a_record_that_was_appended() {
 }
 
 #[test]
+fn a_replay_backwards_takes_little_memory_without_any_for_an_index() {
+    let dir = scratch();
+    let wal = open(dir.path(), 0);
+    append_all(&wal);
+    let snapshot = wal.snapshot();
+    // The last segment holds more than a million records, which are walked through for the first of these.
+    let replay = || snapshot.replay_back(u64::MAX).expect("a replay").take(100_000).filter(Result::is_ok).count();
+    let taken = allocation_counter::measure(|| assert_eq!(replay(), 100_000));
+    assert!(taken.bytes_max <= 100_000, "{taken:?}");
+}
+
+#[test]
 fn an_eighth_of_a_byte_is_taken_for_a_record_that_was_walked_through() {
     let dir = scratch();
     append_all(&open(dir.path(), ENOUGH));

@@ -14,9 +14,9 @@ use crate::format::segment::{self, FRAMES_AT, Identity, MIN_CAPACITY};
 use crate::inspect::compare::{Compared, Comparison};
 use crate::inspect::files::Loaded;
 use crate::inspect::make::{Filling, Frames, begin, capacity_for, unfinished, write_sealed};
-use crate::inspect::target::Target;
+use crate::inspect::target::{Target, sign};
 use crate::inspect::verify::Progress;
-use crate::inspect::wanted::{bytes_behind, first_wanted, following, record, refuse_apart};
+use crate::inspect::wanted::{bytes_behind, first_wanted, following, record, refuse_apart, refuse_lack};
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::reader::state;
 use crate::recovery::{draw_salt, next_ordinal, sync_names};
@@ -158,9 +158,12 @@ impl<'a> Copy<'a> {
 
     /// Compares what the copy holds already.
     fn compare_named(&mut self) -> Result<()> {
+        let mut behind = self.first_seq;
         for entry in self.entries.clone() {
+            refuse_lack(self.target.storage.dir(), self.view, behind..entry.base_seq)?;
+            behind = entry.last_seq + 1;
             let seq = match self.compare(&entry)? {
-                Compared::Same { next_seq } if next_seq == entry.last_seq + 1 => continue,
+                Compared::Same { next_seq } if next_seq == behind => continue,
                 Compared::Same { next_seq } => next_seq,
                 Compared::Damaged(e) => return Err(e),
                 Compared::Differs { seq } => seq,
@@ -171,7 +174,7 @@ impl<'a> Copy<'a> {
             );
             return Err(Error::destination(self.target.storage.dir(), reason));
         }
-        Ok(())
+        refuse_lack(self.target.storage.dir(), self.view, behind..self.next_seq)
     }
 
     fn compare(&mut self, entry: &Entry) -> Result<Compared> {
@@ -328,6 +331,7 @@ impl<'a> Copy<'a> {
         let Identity { salt, log_id, ordinal, .. } = self.identity(capacity)?;
         let how = Preparation { log_id, ordinal, salt, capacity, sync_zeros: true };
         let active = Entry { base_seq, ..Spare::prepare(&self.target.storage, &how)?.entry };
+        sign(&self.target.storage, &active)?;
         begin(&self.target.storage, &active)?;
         Ok(active)
     }

@@ -214,7 +214,9 @@ impl Log {
     ///
     /// - If that was not finished, this one goes on where it ended. Until then nothing opens what is in `dir`
     ///   ([`Error::UnfinishedCopy`](crate::Error::UnfinishedCopy)).
-    /// - If it was finished, what came since is added. Records that the log has truncated meanwhile stay in the copy.
+    /// - If it was finished, what came since is added. Records that the log has truncated meanwhile stay in the copy; were
+    ///   they cut off and replaced before that, nothing tells, and the copy keeps those that were cut off. It is refused
+    ///   if it lacks records that the log has, after a repair, or if somebody has stored something with it.
     ///
     /// Everything that `dir` holds is read from the files and compared with the log (what the log has truncated, with its
     /// checksums), and everything is durable, before this returns. `progress` is called every now and then.

@@ -4,16 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::format::manifest::{Entry, MAX_NUMBER};
 use crate::format::name::{LOCK, MANIFEST, SegmentName, UNFINISHED};
-use crate::format::segment::{FRAMES_AT, Identity, MIN_CAPACITY, PUBLISHED_AT};
+use crate::format::segment::{DURABLE_AT, FRAMES_AT, Identity, MIN_CAPACITY, PUBLISHED_AT, checked};
 use crate::format::{get_u64, salted_crc};
 use crate::inspect::files::Loaded;
 use crate::inspect::make::unfinished_ordinal;
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::reader::attend;
 use crate::recovery::examine::{Access, check_files, examine};
-use crate::recovery::{random_id, take_lock};
+use crate::recovery::{LOCK_LEN, random_id, take_lock};
 use crate::scan::is_zero;
+use crate::segment::file_name;
 use crate::storage::{Listed, Storage, StoredFile};
 
 /// What the mark of an unfinished copy says to whoever finds it.
@@ -105,9 +107,7 @@ impl Target {
             return refuse("records were appended to the copy that is there; keep it, and give another directory");
         }
         let state_is_lost = copy.meta != log.meta || copy.header.checkpoint_seq > log.header.checkpoint_seq;
-        // A copy publishes nothing in the segment in which it would go on, and every open for writing does.
-        let was_opened = get_u64(&found.last().head, PUBLISHED_AT) != 0;
-        if was_opened && state_is_lost {
+        if state_is_lost && !is_signed(&found.last().head, copy.active().salt) {
             return refuse(
                 "the copy that is there was opened for writing, and its metadata or checkpoint are not the log's; \
                  keep it, and give another directory",
@@ -125,7 +125,10 @@ impl Target {
             let Some(ordinal) = SegmentName::decode(&file.name).filter(|ordinal| !is_named(*ordinal)) else { continue };
             let loaded = Loaded::read(&self.storage, &file.name, MIN_CAPACITY)?;
             let identity = loaded.identity();
-            let is_whole = |identity: &Identity| (identity.ordinal, identity.capacity) == (ordinal, file.len);
+            // Behind a number that no log reaches there would be none for the segments to come.
+            let has_numbers = ordinal <= MAX_NUMBER / 2;
+            let is_whole =
+                |identity: &Identity| has_numbers && (identity.ordinal, identity.capacity) == (ordinal, file.len);
             let is_own = identity.is_some_and(|identity| identity.log_id == self.log_id);
             // What was being prepared does not say yet what it is; a file that holds anything may be somebody else's.
             let is_empty = || file.len <= MIN_CAPACITY as u64 && is_zero(&loaded.head) && is_zero(&loaded.frames);
@@ -147,6 +150,20 @@ impl Target {
     pub(crate) fn unmark(&self) -> Result<()> {
         remove_if_there(&self.storage, UNFINISHED)
     }
+}
+
+/// Marks the segment in which a copy would go on as one that nobody has opened for writing; not synced.
+pub(crate) fn sign(storage: &Storage, active: &Entry) -> Result<()> {
+    let file = storage.open_write(file_name(active.ordinal).as_str())?;
+    file.write_at(&checked(active.salt, FRAMES_AT as u64), DURABLE_AT[1] as u64)
+}
+
+/// Whether nobody has opened the copy whose active segment has this `head`: an open for writing publishes something there
+/// and writes both slots, and in a segment that took its place, after a cut, the first slot is written first.
+fn is_signed(head: &[u8], salt: u32) -> bool {
+    let signature = checked(salt, FRAMES_AT as u64);
+    let is_first_free = get_u64(head, DURABLE_AT[0]) == 0;
+    get_u64(head, PUBLISHED_AT) == 0 && is_first_free && head[DURABLE_AT[1]..].starts_with(&signature)
 }
 
 /// What stands in a directory.
@@ -177,7 +194,9 @@ fn stands_there(out: &Storage, of: [u8; 16]) -> Result<There> {
     if is_there(UNFINISHED) {
         return unfinished_id(out, of, &listed).map(There::Unfinished);
     }
-    let is_nothing = |file: &Listed| (file.name == LOCK && file.is_file) || file.name == LOST_AND_FOUND;
+    // More than a pid is no lock of a log, and would be written over.
+    let is_lock = |file: &Listed| file.name == LOCK && file.is_file && file.len <= LOCK_LEN;
+    let is_nothing = |file: &Listed| is_lock(file) || file.name == LOST_AND_FOUND;
     if listed.iter().all(is_nothing) {
         return Ok(There::Nothing);
     }

@@ -1,5 +1,6 @@
 //! Which records of a log a copy takes.
 
+use std::ops::Range;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -51,6 +52,18 @@ pub(crate) fn refuse_apart(dir: &Path, copy: &Manifest, view: &View, first_seq: 
         return Ok(());
     };
     Err(Error::destination(dir, reason))
+}
+
+/// Refuses a finished copy in which a repair has left out the numbers `absent`, if the log has any of them.
+pub(crate) fn refuse_lack(dir: &Path, view: &View, absent: Range<u64>) -> Result<()> {
+    match following(view, absent.start.max(view.first_seq)).filter(|seq| *seq < absent.end) {
+        Some(seq) => {
+            let reason =
+                format!("the copy that is there lacks record {seq}, which the log has; give another directory");
+            Err(Error::destination(dir, reason))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The next record; what was lost in a repair is lost in the copy.

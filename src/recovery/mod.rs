@@ -76,6 +76,9 @@ fn recover(storage: &Storage, options: &Options, new_names: &[PathBuf], started:
     Ok(Recovered { readers: Arc::new(readers), manifest, segments, tail, spares, next_ordinal, report })
 }
 
+/// What the lock file holds, at most: a pid and the end of the line.
+pub(crate) const LOCK_LEN: u64 = 11;
+
 /// Takes the writer's lock, without waiting.
 pub(crate) fn take_lock(storage: &Storage) -> Result<StoredFile> {
     let lock = storage.open_or_create(LOCK)?;
@@ -146,7 +149,8 @@ fn remove_leftovers(storage: &Storage, state: &Manifest, listed: &[Listed]) -> R
     let named: std::collections::HashSet<u64> = state.entries.iter().map(|entry| entry.ordinal).collect();
     let is_leftover = |file: &&Listed| match SegmentName::decode(&file.name) {
         Some(ordinal) => file.is_file && !named.contains(&ordinal),
-        None => file.name == MANIFEST_TMP,
+        // A copy that was finished but for its mark.
+        None => file.name == MANIFEST_TMP || file.name == UNFINISHED,
     };
     let mut removed = false;
     for file in listed.iter().filter(is_leftover) {

@@ -11,6 +11,7 @@ use mmap_wal::inspect::Log;
 use mmap_wal::{Act, Error, Observer, Wal};
 
 use crate::fixture::{Before, files_of, scratch, write_files};
+use crate::reference::crc::salted;
 use crate::reference::{Files, Parsed};
 use crate::simulator::disk::Disk;
 use crate::simulator::image::{Doubts, Image};
@@ -157,6 +158,49 @@ fn after_a_failure_at_any_step_the_copy_is_made_again() {
 }
 
 #[test]
+fn the_names_of_new_directories_are_durable_before_the_copy_is_a_log() {
+    let bed = Bed::after(|wal| fill(wal, 3));
+    let (above, synced) = (bed.dir.path().to_owned(), Arc::new(Mutex::new(HashSet::new())));
+    let (seen, wanted) = (Arc::clone(&synced), [above.clone(), above.join("a"), above.join("a/b")]);
+    let observer = Before::new(true, move |act: &Act<'_>| {
+        let mut seen = seen.lock().expect("a lock");
+        match act {
+            Act::SyncDir(dir) => drop(seen.insert(dir.to_path_buf())),
+            Act::Rename { to, .. } if to.ends_with("MANIFEST") => {
+                assert!(wanted.iter().all(|dir| seen.contains(dir)), "{seen:?}");
+                seen.insert("named".into());
+            }
+            _ => {}
+        }
+        Ok(())
+    });
+    let log = Log::open_observed(bed.log(), Some(observer)).expect("the log");
+    log.copy(above.join("a/b/c"), 0, |_| {}).expect("a copy");
+    assert!(synced.lock().expect("a lock").contains(Path::new("named")));
+}
+
+#[test]
+fn a_copy_that_was_killed_before_its_mark_was_gone_loses_it_when_it_is_opened() {
+    let bed = Bed::after(|wal| fill(wal, 3));
+    let mark = bed.copy_dir().join("UNFINISHED");
+    let path = mark.clone();
+    let observer = Before::new(true, move |act: &Act<'_>| match act {
+        Act::Remove(removed) if *removed == path => Err(io::Error::from_raw_os_error(EIO)),
+        _ => Ok(()),
+    });
+    let log = Log::open_observed(bed.log(), Some(observer)).expect("the log");
+    assert!(log.copy(bed.copy_dir(), 0, |_| {}).is_err());
+    let copy = options().open(bed.copy_dir()).expect("the copy");
+    fill(&copy, 40);
+    copy.close().expect("a close");
+    assert!(!mark.exists());
+    // With the mark, what was appended would count as part of a copy that is to be made again.
+    std::fs::remove_file(bed.copy_dir().join("MANIFEST")).expect("a removal");
+    assert!(matches!(Wal::open(bed.copy_dir()), Err(Error::NoManifest { .. })));
+    assert!(matches!(bed.copy(), Err(Error::Destination(_))));
+}
+
+#[test]
 fn after_a_kill_at_any_step_the_copy_is_made_again() {
     for job in jobs() {
         job.lay();
@@ -203,6 +247,52 @@ fn a_copy_that_was_killed_goes_on_where_it_was() {
     batches(&wal, &[9]);
     let copied = bed.copied();
     assert_eq!((copied.records, copied.first_seq, copied.last_seq), (139 - 112, 21, 139));
+}
+
+/// What becomes of the segment with a name.
+type Change = fn(&mut Files, &str);
+
+/// A log, and a copy of it that was given up after its first segment.
+fn given_up() -> Bed {
+    let bed = Bed::after(|wal| fill(wal, 100));
+    let second = bed.copy_dir().join(crate::segment(2));
+    let observer = Before::new(true, move |act: &Act<'_>| match act {
+        Act::Rename { to, .. } if **to == second => Err(io::Error::from_raw_os_error(EIO)),
+        _ => Ok(()),
+    });
+    let log = Log::open_observed(bed.log(), Some(observer)).expect("the log");
+    assert!(log.copy(bed.copy_dir(), 0, |_| {}).is_err());
+    bed
+}
+
+#[test]
+fn leftovers_that_are_not_what_their_names_say_are_made_anew() {
+    let first = crate::segment(1);
+    let changes: [(&str, Change); 4] = [
+        ("another name", |files, first| {
+            let bytes = files.remove(first).expect("the segment");
+            files.insert(crate::segment(9), bytes);
+        }),
+        ("a shorter file", |files, first| files.get_mut(first).expect("the segment").truncate(8192)),
+        ("a longer file", |files, first| files.get_mut(first).expect("the segment").resize(20 << 10, 0)),
+        ("the last number that there is", |files, first| {
+            let (mut bytes, last) = (files.remove(first).expect("the segment"), u64::MAX >> 1);
+            for at in [0, 512] {
+                bytes[at + 32..at + 40].copy_from_slice(&last.to_le_bytes());
+                let crc = salted(0, &bytes[at..at + 124]);
+                bytes[at + 124..at + 128].copy_from_slice(&crc.to_le_bytes());
+            }
+            files.insert(crate::segment(last), bytes);
+        }),
+    ];
+    for (name, change) in changes {
+        let bed = given_up();
+        let mut files = files_of(&bed.copy_dir());
+        change(&mut files, &first);
+        lay(&bed.copy_dir(), &files);
+        println!("{name}");
+        assert_eq!(bed.copied().records, 100, "{name}");
+    }
 }
 
 #[test]

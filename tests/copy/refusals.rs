@@ -1,5 +1,6 @@
 //! Places that a log is not copied to, copies that it does not continue, and damage.
 
+use std::io::IoSlice;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
@@ -92,7 +93,7 @@ fn a_copy_that_somebody_writes_to_is_locked() {
 #[test]
 fn a_copy_that_the_log_does_not_continue_is_kept() {
     let life = |wal: &Wal| fill(wal, 40);
-    let cases: [(&str, Change); 5] = [
+    let cases: [(&str, Change); 6] = [
         ("ends with record 40, and the log with 30", |wal| wal.truncate_back(30).expect("a cut")),
         ("no record 31 like that of the copy", |wal| {
             wal.truncate_back(30).expect("a cut");
@@ -105,6 +106,13 @@ fn a_copy_that_the_log_does_not_continue_is_kept() {
             wal.truncate_front(45).expect("a truncation");
         }),
         ("begins with 1000", |wal| wal.reset(1000).expect("a reset")),
+        // The same bytes, but with another tag.
+        ("no record 31 like that of the copy", |wal| {
+            wal.truncate_back(30).expect("a cut");
+            for seq in 31..=40 {
+                wal.append_tagged(1, &[IoSlice::new(&body(seq))]).expect("an append");
+            }
+        }),
         // The same bytes, but in other batches.
         ("no record 31 like that of the copy", |wal| {
             wal.truncate_back(30).expect("a cut");
@@ -158,6 +166,60 @@ fn a_copy_that_was_written_to_is_kept() {
             refuses(&bed.log(), &bed.copy_dir(), "appended");
         }
     }
+}
+
+#[test]
+fn what_was_stored_with_a_copy_is_kept_also_after_a_cut_of_it() {
+    let cases: [Change; 2] = [
+        |copy| {
+            fill(copy, 1);
+            copy.truncate_back(20).expect("a cut");
+        },
+        |copy| {
+            fill(copy, 40);
+            copy.truncate_back(20).expect("a cut");
+        },
+    ];
+    for change in cases {
+        let bed = Bed::after(|wal| fill(wal, 20));
+        bed.copied();
+        let copy = options().open(bed.copy_dir()).expect("the copy");
+        change(&copy);
+        copy.set_meta(b"its own").expect("metadata");
+        copy.close().expect("a close");
+        refuses(&bed.log(), &bed.copy_dir(), "its metadata or checkpoint");
+        fill(&bed.wal(), 20);
+        refuses(&bed.log(), &bed.copy_dir(), "its metadata or checkpoint");
+    }
+}
+
+#[test]
+fn a_copy_that_has_lost_what_the_log_has_is_no_copy_of_it() {
+    for (ordinal, lost) in [(1, 1), (2, 17), (3, 33)] {
+        let bed = Bed::after(|wal| fill(wal, 40));
+        bed.copied();
+        let mut files = files_of(&bed.copy_dir());
+        files.get_mut(&segment(ordinal)).expect("it")[(FRAMES_AT + 30) as usize] ^= 1;
+        write_files(&bed.copy_dir(), &files);
+        let copy = Log::open(bed.copy_dir()).expect("the copy");
+        copy.repair(&copy.plan_repair().expect("a plan")).expect("a repair");
+        refuses(&bed.log(), &bed.copy_dir(), &format!("lacks record {lost}"));
+        fill(&bed.wal(), 20);
+        refuses(&bed.log(), &bed.copy_dir(), &format!("lacks record {lost}"));
+        // What neither has any more is not missed.
+        bed.wal().truncate_front(40).expect("a truncation");
+        assert_eq!(bed.copy().expect("an update").records, 20);
+    }
+}
+
+#[test]
+fn a_file_that_only_has_the_name_of_a_lock_is_somebodys() {
+    let bed = Bed::after(|wal| fill(wal, 3));
+    std::fs::create_dir(bed.copy_dir()).expect("a directory");
+    std::fs::write(bed.copy_dir().join("LOCK"), "not to be written over").expect("a file");
+    assert!(matches!(bed.copy(), Err(Error::Destination(_))));
+    let kept = std::fs::read(bed.copy_dir().join("LOCK")).expect("the file");
+    assert_eq!(kept, b"not to be written over");
 }
 
 #[test]
@@ -248,6 +310,33 @@ fn damage_in_a_finished_copy_is_found_by_the_next_one() {
     assert!(matches!(bed.copy(), Err(Error::MissingSegment(_))));
     write_files(&bed.copy_dir(), &whole);
     bed.copied();
+}
+
+/// A device that loses what a copy says that it is.
+struct Forgetful;
+
+impl Observer for Forgetful {
+    fn before(&self, _act: &Act<'_>) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn after(&self, act: &Act<'_>) {
+        use std::os::unix::fs::FileExt;
+        if let Act::Rename { to, .. } = act
+            && to.ends_with("copy/MANIFEST")
+        {
+            let file = std::fs::OpenOptions::new().write(true).open(to).expect("the file");
+            let slot = file.metadata().expect("its length").len() / 2;
+            [0, slot].into_iter().for_each(|at| file.write_all_at(&[0; 64], at).expect("a write"));
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_does_not_open_is_no_copy() {
+    let bed = Bed::after(|wal| fill(wal, 40));
+    let log = Log::open_observed(bed.log(), Some(Arc::new(Forgetful))).expect("the log");
+    assert!(log.copy(bed.copy_dir(), 0, |_| {}).is_err());
 }
 
 /// A device that says that it has kept what it was given, and has not.
