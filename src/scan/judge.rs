@@ -154,8 +154,10 @@ impl Trace {
         let first = || frame::decode(frames, FRAMES_AT, salt).map(|header| header.seq).filter(|seq| *seq >= 1);
         let window = Window { next_seq: n.next_seq, ahead: active_capacity.saturating_sub(n.cut), above: 0 };
         let found = search(frames, salt, FRAMES_AT, window);
-        let used = !no_words || (spare.entry.virgin && !no_bytes) || found.frames > 0;
-        Self { base: begun(head, salt).or_else(first), claim: spare.durable().max(found.claim), used }
+        let base = begun(head, salt).or_else(first);
+        // A first frame counts whatever its number: once the log has come nearer to it, it would be taken for a claim.
+        let used = !no_words || (spare.entry.virgin && !no_bytes) || found.frames > 0 || base.is_some();
+        Self { base, claim: spare.durable().max(found.claim), used }
     }
 
     /// Whether it is begun or claims.
@@ -573,6 +575,14 @@ mod tests {
             assert_eq!(used(at), [1], "{at}");
         }
         assert_eq!(used(PAGE - 1), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn a_first_frame_makes_a_recycled_spare_used_however_far_away_its_number_is() {
+        let first = |seq: u64| File::new(0).frames(FRAMES_AT, seq..seq + 1, Some(FRAMES_AT)).recycled();
+        for seq in [1 << 20, u64::MAX >> 2] {
+            assert_eq!(judge_files(&three(), 0, &[first(seq)]).unwrap().used_spares, [1], "{seq}");
+        }
     }
 
     #[test]
