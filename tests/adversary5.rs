@@ -7,37 +7,16 @@ mod reference;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fixture::{Before, FRAMES_AT, SMALLEST, files_of, scratch, segment, write_files};
+use fixture::{Before, FRAMES_AT, SMALLEST, files_of, locked, rotate, scratch, segment, turn, write_files};
 use mmap_wal::inspect::Log;
 use mmap_wal::{Act, Background, Error, Options, SyncMode, Wal};
 use reference::Files;
 
 const SEGMENT: u64 = 1 << 20;
 
-/// Bytes that this process keeps in memory. What others keep is theirs, so tests that look take turns.
-fn locked() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("the state of this process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).expect("a line for locked memory");
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
-    kib << 10
-}
-
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn kept_in_memory() -> Options {
     let options = Options::new().segment_size(SEGMENT).sync_mode(SyncMode::None);
     options.lock_memory(true).background(Background::Caller)
-}
-
-/// Fills more than one segment.
-fn rotate(wal: &Wal) {
-    let segments = wal.stats().rotations;
-    while wal.stats().rotations == segments {
-        wal.append(&[7; 60_000]).expect("an append");
-    }
 }
 
 #[test]

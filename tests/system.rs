@@ -11,39 +11,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fixture::{Before, is_segment};
-use mmap_wal::{Act, Background, Error, Event, Options, SyncMode, Wal};
+use fixture::{Before, is_segment, locked, rotate, turn};
+use mmap_wal::{Act, Background, Error, Event, Options, SyncMode};
 
 const SEGMENT: u64 = 1 << 20;
 /// Longer than anything here takes, and shorter than anybody waits.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Bytes that this process keeps in memory. What others keep is theirs, so tests that look take turns.
-fn locked() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("the state of this process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).expect("a line for locked memory");
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
-    kib << 10
-}
-
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn small() -> Options {
     Options::new().segment_size(SEGMENT).sync_mode(SyncMode::None)
-}
-
-/// Fills more than one segment.
-fn rotate(wal: &Wal) {
-    let segments = wal.stats().rotations;
-    while wal.stats().rotations == segments {
-        wal.append(&[7; 60_000]).expect("an append");
-    }
 }
 
 #[test]
