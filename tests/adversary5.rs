@@ -5,11 +5,11 @@
 mod fixture;
 mod reference;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use fixture::{Before, FRAMES_AT, SMALLEST, files_of, locked, rotate, scratch, segment, turn, write_files};
 use mmap_wal::inspect::Log;
-use mmap_wal::{Act, Background, Error, Options, SyncMode, Wal};
+use mmap_wal::{Act, Background, Error, Options, SyncMode};
 use reference::Files;
 
 const SEGMENT: u64 = 1 << 20;
