@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::format::ALIGN;
 use crate::format::frame;
 use crate::index::{Budget, Place, SparseIndex};
-use crate::view::{Located, View, check_end, damaged, known_place, passed, verify};
+use crate::view::{Located, View, check_end, damaged, ends, known_place, passed, verify};
 
 /// Records that are walked through at once, at most, by the marks that all share: where these are further apart, for want
 /// of memory, a walk makes marks of its own.
@@ -48,11 +48,7 @@ impl BackCursor {
             return None;
         }
         let step = self.step(view);
-        match &step {
-            None => self.finished = true,
-            Some(Err(e)) => self.finished = !matches!(e, Error::Gap { .. }),
-            Some(Ok(_)) => {}
-        }
+        self.finished = ends(&step);
         step
     }
 

@@ -124,6 +124,15 @@ fn check_end(segment: &Segment, end: End, at: usize, seq: u64) -> Result<()> {
     }
 }
 
+/// Whether a replay ends with `step`: a gap is passed over, and any other error is the last thing that is shown.
+fn ends(step: &Option<Result<Located>>) -> bool {
+    match step {
+        None => true,
+        Some(Err(e)) => !matches!(e, Error::Gap { .. }),
+        Some(Ok(_)) => false,
+    }
+}
+
 /// Where a replay stands in a view that it does not borrow.
 #[derive(Clone)]
 pub(crate) struct Cursor {
@@ -166,11 +175,7 @@ impl Cursor {
             return None;
         }
         let step = self.step(view);
-        match &step {
-            None => self.finished = true,
-            Some(Err(e)) => self.finished = !matches!(e, Error::Gap { .. }),
-            Some(Ok(_)) => {}
-        }
+        self.finished = ends(&step);
         step
     }
 
