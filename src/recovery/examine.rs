@@ -111,6 +111,9 @@ fn copy(file: &StoredFile, limit: usize) -> Result<Blank> {
 /// What was found. No map is left of it, because what follows writes the files.
 pub(crate) struct Examined {
     pub(crate) judged: Judged,
+    /// Those of `images` that are spares and must not be written with the same salt again. Only looked for where nobody
+    /// writes, and not after a clean close, behind which nothing is read.
+    pub(crate) used_spares: Vec<usize>,
     /// The active segment, then those spares that were looked at.
     pub(crate) images: Vec<Image>,
     /// What stands behind the end, if that is torn.
@@ -187,7 +190,8 @@ fn closed(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Opti
     let Some(judged) = scan::closed_at(up_to_there, &entry, manifest.header.clean_offset) else { return Ok(None) };
     check_spares(storage, manifest)?;
     let bytes_read = judged.walk.cut as u64;
-    Ok(Some(Examined { judged, images: vec![active.image], cut: None, closed: true, bytes_read }))
+    let (used_spares, images) = (Vec::new(), vec![active.image]);
+    Ok(Some(Examined { judged, used_spares, images, cut: None, closed: true, bytes_read }))
 }
 
 /// The end of a log that was not closed: every byte that is not sealed is evidence.
@@ -203,9 +207,11 @@ fn whole(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Exami
     let judged = scan::judge(&unsealed[0], manifest.header.clean_offset, &unsealed[1..])
         .map_err(|damage| corrupt(storage, &unsealed[damage.segment].entry, &damage))?;
     let cut = (judged.tail == Tail::Torn).then(|| loaded[judged.judged].cut(&judged));
+    let is_used = |i: &usize| access == Access::Exclusive && *i != judged.judged && scan::is_used(&unsealed[*i]);
+    let used_spares = (1..unsealed.len()).filter(is_used).collect();
     let bytes_read = loaded.iter().map(|segment| segment.image.entry.capacity).sum();
     let images = loaded.into_iter().map(|segment| segment.image).collect();
-    in_bounds(storage, manifest, Examined { judged, images, cut, closed: false, bytes_read })
+    in_bounds(storage, manifest, Examined { judged, used_spares, images, cut, closed: false, bytes_read })
 }
 
 /// Refuses spares that say that they are other segments; nothing else of them matters after a clean close.

@@ -179,7 +179,7 @@ fn entries_of(examined: &Examined, before: &[Entry]) -> Vec<Entry> {
         }
     }
     let spares = before[active_at + 1..].iter().enumerate();
-    let unused = spares.filter(|(i, _)| i + 1 != judged.judged && !judged.used_spares.contains(&(i + 1)));
+    let unused = spares.filter(|(i, _)| i + 1 != judged.judged && !examined.used_spares.contains(&(i + 1)));
     entries.extend(unused.map(|(_, spare)| *spare));
     entries
 }

@@ -40,13 +40,21 @@ pub(crate) fn search(frames: &[u8], salt: u32, from: usize, window: Window) -> B
     Verifier::new(frames, salt, from).search(window)
 }
 
+/// Whether a frame verifies at any multiple of 8, whatever its number.
+///
+/// `frames` is the bytes from [`FRAMES_AT`] on.
+pub(crate) fn holds_frame(frames: &[u8], salt: u32) -> bool {
+    Verifier::new(frames, salt, FRAMES_AT).holds_frame()
+}
+
 /// Bytes from one prefix CRC to the next; one takes 4 bytes, so the table is a sixteenth of what is searched.
 const STRIDE: usize = 64;
 
 /// Verifies frames that may overlap, in linear time all together.
 ///
 /// Honest frames do not overlap, so hashing each is at most one pass. Once that much was hashed the bytes are crafted
-/// (payloads that look like headers of long frames), and CRCs come from a table of prefix CRCs instead.
+/// (payloads that look like headers of long frames), and CRCs of more than a table of prefix CRCs would make anybody hash
+/// come from such a table instead.
 pub(crate) struct Verifier<'a> {
     /// The bytes from [`FRAMES_AT`] on.
     frames: &'a [u8],
@@ -92,6 +100,15 @@ impl<'a> Verifier<'a> {
         found
     }
 
+    fn holds_frame(&mut self) -> bool {
+        let frames = self.frames;
+        // No record has the number 0, and zeros are no frame.
+        let numbered = |header: &Header| header.seq != 0;
+        (FRAMES_AT..FRAMES_AT + frames.len())
+            .step_by(ALIGN)
+            .any(|at| frame::peek(frames, at).filter(numbered).is_some_and(|header| self.verifies(at, &header)))
+    }
+
     /// Adds the frame at `at` to what was found, if it verifies.
     fn weigh(&mut self, at: usize, above: usize, found: &mut Behind) {
         let Some(header) = frame::peek(self.frames, at) else { return };
@@ -105,6 +122,9 @@ impl<'a> Verifier<'a> {
     pub(crate) fn verifies(&mut self, at: usize, header: &Header) -> bool {
         let (crc, covered) = frame::checked(self.frames, at, header);
         let initial = frame::initial(self.salt, at);
+        if covered.len() <= 2 * STRIDE {
+            return self.hash(initial, covered) == crc;
+        }
         match self.direct.checked_sub(covered.len()) {
             Some(left) => {
                 self.direct = left;
@@ -234,7 +254,8 @@ mod tests {
         let frames = seq.to_le_bytes().repeat(len / 8);
         let mut verifier = Verifier::new(&frames, SALT, FRAMES_AT);
         assert_eq!(verifier.search(Window { next_seq: seq, ..WINDOW }).frames, 0);
-        let candidates = (len - long as usize) / 8;
+        assert!(!verifier.holds_frame());
+        let candidates = 2 * (len - long as usize) / 8;
         assert!(verifier.hashed > 2 * len, "{}: every offset is a candidate", verifier.hashed);
         assert!(verifier.hashed <= 2 * len + 2 * STRIDE * candidates, "{}", verifier.hashed);
         assert!(verifier.prefixes.capacity() * 4 <= len / 8);
@@ -269,6 +290,8 @@ mod tests {
             let mut verifier = Verifier::new(&frames, SALT, from);
             verifier.direct = direct.unwrap_or(verifier.direct);
             prop_assert_eq!(verifier.search(WINDOW), naive(&frames, from, WINDOW));
+            let verifies = |at| frame::decode(&frames, at, SALT).is_some_and(|header| header.seq != 0);
+            prop_assert_eq!(holds_frame(&frames, SALT), (FRAMES_AT..FRAMES_AT + frames.len()).step_by(8).any(verifies));
         }
 
         #[test]

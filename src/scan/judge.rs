@@ -1,6 +1,6 @@
 //! The judgement: which unsealed segment is the last one, where it ends, and whether that is an end or damage.
 
-use super::evidence::{Behind, Window, search};
+use super::evidence::{Behind, Window, holds_frame, search};
 use super::frames::{Frames, Walk, walk};
 use super::is_zero;
 use crate::format::PAGE;
@@ -59,9 +59,6 @@ pub(crate) struct Judged {
     pub(crate) tail: Tail,
     /// Whole frames of this segment's life at `cut` or behind.
     pub(crate) frames_cut: u64,
-    /// Spares that hold anything, other than the judged one; they must not be written with the same salt again.
-    /// None after a clean close, which does not look at them.
-    pub(crate) used_spares: Vec<usize>,
 }
 
 /// Durable bytes that are lost.
@@ -98,7 +95,6 @@ pub(crate) fn closed_at(frames: &[u8], entry: &Entry, clean_offset: u64) -> Opti
         active_durable: clean,
         tail: Tail::Clean,
         frames_cut: 0,
-        used_spares: Vec::new(),
     })
 }
 
@@ -111,10 +107,7 @@ pub(crate) fn judge(active: &Unsealed<'_>, clean_offset: u64, spares: &[Unsealed
     let clean = usize::try_from(clean_offset).unwrap_or(usize::MAX);
     let known = vouched(active).max(clean);
     let traces: Vec<Trace> = spares.iter().map(|spare| Trace::of(spare, &n, active.capacity())).collect();
-    let used = |except: usize| (1..=traces.len()).filter(|i| *i != except && traces[*i - 1].used).collect();
-    let Some((k, base_seq)) = last_segment(&n, known, &traces)? else {
-        return Ok(Judged { used_spares: used(0), ..end_of(0, active, n, known)? });
-    };
+    let Some((k, base_seq)) = last_segment(&n, known, &traces)? else { return end_of(0, active, n, known) };
     let spare = &spares[k];
     let end = end_of(1 + k, spare, walk(spare.frames, spare.entry.salt, base_seq), vouched(spare))?;
     Ok(Judged {
@@ -122,9 +115,18 @@ pub(crate) fn judge(active: &Unsealed<'_>, clean_offset: u64, spares: &[Unsealed
         base_seq,
         // Whatever claims in a later segment says that this one was durable entirely.
         active_durable: if traces[k].claim.is_some() { n.cut } else { known.min(n.cut) },
-        used_spares: used(1 + k),
         ..end
     })
+}
+
+/// Whether a spare was written to since it was prepared: a word or a frame stands there, or, if it is virgin, any byte
+/// that is not zero. Such a spare must not be written with the same salt again.
+///
+/// A frame counts whatever its number: once the log has come nearer to it, it would be taken for a claim.
+pub(crate) fn is_used(spare: &Unsealed<'_>) -> bool {
+    let Unsealed { head, frames, entry } = spare;
+    let no_words = is_zero(head.get(PAGE..).unwrap_or_default());
+    !no_words || (!is_zero(frames) && (entry.virgin || holds_frame(frames, entry.salt)))
 }
 
 /// D by the `durable` word, or 8192.
@@ -139,25 +141,18 @@ struct Trace {
     base: Option<u64>,
     /// The largest D that is claimed in it.
     claim: Option<usize>,
-    /// Whether it was written to since it was prepared: a word or a possible frame stands there, or, if it is virgin, any
-    /// byte that is not zero.
-    used: bool,
 }
 
 impl Trace {
     fn of(spare: &Unsealed<'_>, n: &Walk, active_capacity: usize) -> Self {
         let (head, frames, salt) = (spare.head, spare.frames, spare.entry.salt);
-        let (no_words, no_bytes) = (is_zero(head.get(PAGE..).unwrap_or_default()), is_zero(frames));
-        if no_words && no_bytes {
+        if is_zero(head.get(PAGE..).unwrap_or_default()) && is_zero(frames) {
             return Self::default();
         }
         let first = || frame::decode(frames, FRAMES_AT, salt).map(|header| header.seq).filter(|seq| *seq >= 1);
         let window = Window { next_seq: n.next_seq, ahead: active_capacity.saturating_sub(n.cut), above: 0 };
         let found = search(frames, salt, FRAMES_AT, window);
-        let base = begun(head, salt).or_else(first);
-        // A first frame counts whatever its number: once the log has come nearer to it, it would be taken for a claim.
-        let used = !no_words || (spare.entry.virgin && !no_bytes) || found.frames > 0 || base.is_some();
-        Self { base, claim: spare.durable().max(found.claim), used }
+        Self { base: begun(head, salt).or_else(first), claim: spare.durable().max(found.claim) }
     }
 
     /// Whether it is begun or claims.
@@ -331,7 +326,6 @@ fn end_of(judged: usize, segment: &Unsealed<'_>, walk: Walk, known: usize) -> Re
             active_durable: durable,
             tail,
             frames_cut: walk.frames_behind_cut.saturating_add(behind.frames),
-            used_spares: Vec::new(),
         }),
     }
 }
@@ -459,7 +453,7 @@ mod tests {
         assert_eq!((judged.judged, judged.completed, judged.base_seq), (0, None, 1));
         assert_eq!((judged.walk.cut, judged.walk.next_seq, judged.tail), (place(3), 4, Tail::Clean));
         assert_eq!((judged.durable, judged.active_durable), (FRAMES_AT, FRAMES_AT));
-        assert_eq!((judged.frames_cut, judged.used_spares), (0, vec![]));
+        assert_eq!(judged.frames_cut, 0);
     }
 
     #[test]
@@ -526,12 +520,7 @@ mod tests {
         let follows = || begun_with(4).frames(FRAMES_AT, 4..6, Some(place(1)));
         for spares in [vec![follows()], vec![follows(), follows()], vec![begun_with(1)], vec![File::new(0).byte(PAGE)]]
         {
-            assert_eq!(close(&three(), place(3), &spares).unwrap().used_spares, Vec::<usize>::new());
-            assert!(
-                judge_files(&three(), 0, &spares)
-                    .ok()
-                    .is_none_or(|judged| judged.used_spares == [1] || judged.judged == 1)
-            );
+            assert_eq!(close(&three(), place(3), &spares).unwrap().judged, 0);
         }
     }
 
@@ -551,7 +540,7 @@ mod tests {
             assert_eq!(close(file, clean, &[]), None);
             let judged = judge_files(&file.clone().byte(place(7)), clean, &[File::new(0).byte(PAGE)]).unwrap();
             assert_eq!((judged.walk.cut, judged.durable, judged.active_durable), (cut, clean, clean));
-            assert_eq!((judged.tail, judged.used_spares), (Tail::Torn, vec![1]), "the rest is looked at");
+            assert_eq!(judged.tail, Tail::Torn, "the rest is looked at");
         }
     }
 
@@ -570,28 +559,32 @@ mod tests {
 
     #[test]
     fn one_byte_anywhere_but_in_page_0_makes_a_spare_used() {
-        let used = |at| judge_files(&three(), 0, &[File::new(0).byte(at)]).unwrap().used_spares;
+        let used = |at| is_used(&File::new(0).byte(at).unsealed());
         for at in [PAGE, FRAMES_AT - 1, FRAMES_AT, MIN_CAPACITY - 1] {
-            assert_eq!(used(at), [1], "{at}");
+            assert!(used(at), "{at}");
         }
-        assert_eq!(used(PAGE - 1), Vec::<usize>::new());
+        assert!(!used(PAGE - 1) && !is_used(&File::new(0).unsealed()));
     }
 
     #[test]
-    fn a_first_frame_makes_a_recycled_spare_used_however_far_away_its_number_is() {
-        let first = |seq: u64| File::new(0).frames(FRAMES_AT, seq..seq + 1, Some(FRAMES_AT)).recycled();
-        for seq in [1 << 20, u64::MAX >> 2] {
-            assert_eq!(judge_files(&three(), 0, &[first(seq)]).unwrap().used_spares, [1], "{seq}");
+    fn a_frame_anywhere_makes_a_recycled_spare_used_however_far_away_its_number_is() {
+        for (i, seq) in [(0, 1), (0, 1 << 20), (1, 2), (2, 6), (70, 1 << 20), (101, u64::MAX >> 2)] {
+            let spare = File::new(0).frames(place(i), seq..seq + 1, None).recycled();
+            assert!(is_used(&spare.unsealed()), "{seq} at {i}");
         }
+        assert!(is_used(&File::new(0).recycled().byte(PAGE).unsealed()));
     }
 
     #[test]
     fn the_earlier_life_of_a_recycled_spare_does_not_make_it_used() {
-        let used = |spare: File| judge_files(&three(), 0, &[spare.recycled()]).unwrap().used_spares;
-        assert_eq!(used(File::new(0).byte(FRAMES_AT)), Vec::<usize>::new());
-        assert_eq!(used(File::new(0).frames(place(2), 2..3, None)), Vec::<usize>::new(), "a number from before");
-        assert_eq!(used(File::new(0).byte(PAGE)), [1]);
-        assert_eq!(used(File::new(0).frames(place(2), 6..7, None)), [1]);
+        let noise = File::new(0).byte(FRAMES_AT);
+        let salted = |mut file: File| {
+            file.entry.salt ^= 1;
+            file
+        };
+        for spare in [noise, salted(File::new(0).frames(FRAMES_AT, 1..90, Some(FRAMES_AT))), File::new(0)] {
+            assert!(!is_used(&spare.recycled().unsealed()));
+        }
     }
 
     #[test]
@@ -616,7 +609,6 @@ mod tests {
         assert_eq!((judged.judged, judged.completed, judged.base_seq), (2, Some((place(3), 3)), 4));
         assert_eq!((judged.walk.cut, judged.walk.next_seq, judged.tail), (place(2), 6, Tail::Clean));
         assert_eq!((judged.durable, judged.active_durable), (FRAMES_AT, place(2)));
-        assert_eq!(judged.used_spares, [3]);
     }
 
     #[test]
@@ -633,7 +625,7 @@ mod tests {
     #[test]
     fn a_spare_that_is_not_begun_is_damaged_only_by_a_claim_of_its_own_bytes() {
         let judged = judge_files(&three(), 0, &[File::new(0).frames(place(2), 6..7, Some(FRAMES_AT))]).unwrap();
-        assert_eq!((judged.judged, judged.used_spares), (0, vec![1]));
+        assert_eq!((judged.judged, judged.walk.cut), (0, place(3)));
         for lost in
             [File::new(0).frames(place(2), 6..7, Some(place(1))), File::new(0).word(DURABLE_AT[1], place(1) as u64)]
         {
@@ -651,7 +643,7 @@ mod tests {
     #[test]
     fn a_spare_that_begins_later_damages_the_active_one_only_if_it_claims() {
         let judged = judge_files(&three(), 0, &[begun_with(9)]).unwrap();
-        assert_eq!((judged.judged, judged.walk.cut, judged.used_spares), (0, place(3), vec![1]));
+        assert_eq!((judged.judged, judged.walk.cut), (0, place(3)));
         let damage = judge_files(&three(), 0, &[begun_with(9).frames(FRAMES_AT, 9..10, Some(FRAMES_AT))]).unwrap_err();
         assert_eq!((damage.segment, damage.offset, damage.expected_seq), (0, place(3), 4));
     }
@@ -688,6 +680,10 @@ mod tests {
                 let _ = judge_files(&active, clean, core::slice::from_ref(&spare));
             }
             let _ = judge_files(&active, 0, &[File { bytes: Vec::new(), ..File::new(0) }]);
+            for file in [&active, &spare] {
+                is_used(&file.unsealed());
+                is_used(&file.clone().recycled().unsealed());
+            }
             let _ = judge_files(&File { entry: Entry { base_seq: base, ..active.entry }, ..active }, 0, &[]);
         }
     }

@@ -12,7 +12,7 @@ pub(crate) use evidence::Verifier;
 #[cfg(fuzzing)]
 pub(crate) use evidence::{Window, search};
 pub(crate) use frames::walk;
-pub(crate) use judge::{Damage, Judged, Tail, Unsealed, closed_at, judge};
+pub(crate) use judge::{Damage, Judged, Tail, Unsealed, closed_at, is_used, judge};
 
 /// Whether every byte is zero.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
