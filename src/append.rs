@@ -133,18 +133,32 @@ impl Writer {
         self.next_seq - 1
     }
 
+    /// Appends `payload` as one record.
+    #[inline]
+    pub(crate) fn append(&mut self, tag: u16, payload: &[u8]) -> Result<Attempt<u64>> {
+        self.append_copied(tag, payload.len(), |bytes| bytes.copy_from_slice(payload))
+    }
+
     /// Appends one record, gathered from `parts`.
-    pub(crate) fn append(&mut self, tag: u16, parts: &[IoSlice<'_>]) -> Result<Attempt<u64>> {
+    pub(crate) fn append_vectored(&mut self, tag: u16, parts: &[IoSlice<'_>]) -> Result<Attempt<u64>> {
         let len = parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(part.len())).unwrap_or(usize::MAX);
+        self.append_copied(tag, len, |bytes| {
+            let mut to = 0;
+            for part in parts {
+                bytes[to..to + part.len()].copy_from_slice(part);
+                to += part.len();
+            }
+        })
+    }
+
+    /// Appends one record of `len` bytes, all of which `copy` writes.
+    #[inline]
+    fn append_copied(&mut self, tag: u16, len: usize, copy: impl FnOnce(&mut [u8])) -> Result<Attempt<u64>> {
         let size = frame_size(len)?;
         let Some(bytes) = self.tail.bytes(self.at..self.at + size) else {
             return Ok(Attempt::Full(size));
         };
-        let mut to = HEADER;
-        for part in parts {
-            bytes[to..to + part.len()].copy_from_slice(part);
-            to += part.len();
-        }
+        copy(&mut bytes[HEADER..HEADER + len]);
         let header = Header::new(self.at, len as u32, self.next_seq, watermark(&self.segment, self.at), true, tag);
         frame::seal(bytes, &header, self.at, self.segment.salt());
         Ok(Attempt::Done(self.publish(size, 1).first))
@@ -214,6 +228,7 @@ impl Writer {
 
     /// Shows the next `records` records, `size` bytes, and then closes the segment before, if this is the first record
     /// behind it.
+    #[inline]
     fn publish(&mut self, size: usize, records: u64) -> Seqs {
         let seqs = Seqs::new(self.next_seq, records);
         self.notes.take(self.next_seq, self.at);
@@ -222,10 +237,17 @@ impl Writer {
         count(&self.counts.records, records);
         count(&self.counts.bytes, size as u64);
         self.segment.publish(&mut self.tail, self.at, records);
+        if self.closing.is_some() {
+            self.close_before();
+        }
+        seqs
+    }
+
+    #[cold]
+    fn close_before(&mut self) {
         if let Some((before, map)) = self.closing.take() {
             before.close(&map);
         }
-        seqs
     }
 
     /// Whether `need` bytes of frames can go into a spare now: the rotation before is sealed and a spare is announced.

@@ -3,8 +3,9 @@
 use crate::ahead::Ahead;
 use crate::append::{Attempt, Counts, Writer};
 use crate::board::Board;
+use crate::callback::Callback;
 use crate::commit::Commit;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event::{Event, Histogram, Listener, Stats};
 use crate::format::stats;
 use crate::index::Budget;
@@ -16,8 +17,8 @@ use crate::recovery::Recovered;
 use crate::segment::{End, Segment};
 use crate::snapshot::Snapshot;
 use crate::storage::{Storage, StoredFile};
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{Arc, Counter, Mutex, MutexGuard, TryLockError, lock, this_thread};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Counter, Mutex, MutexGuard, TryLockError, lock};
 use crate::view::View;
 use crate::watch::Watching;
 
@@ -36,8 +37,7 @@ pub(crate) struct Engine {
     pub(crate) written: Arc<Counts>,
     /// Appends that waited for a segment.
     pub(crate) segment_waits: Counter,
-    /// The thread that is in a callback of an append, while one is.
-    pub(crate) callback: AtomicUsize,
+    pub(crate) callback: Callback,
     /// Nothing was appended for a while, and the thread that keeps the delay waits to be called. Changed under the
     /// writer's lock.
     dozing: AtomicBool,
@@ -101,7 +101,7 @@ impl Engine {
             threaded: options.background == Background::Thread,
             listener: options.listener.clone(),
             segment_waits: Counter::new(0),
-            callback: AtomicUsize::new(0),
+            callback: Callback::default(),
             dozing: AtomicBool::new(false),
             changed: AtomicBool::new(false),
             ahead: Mutex::default(),
@@ -112,18 +112,13 @@ impl Engine {
 
     /// Refuses calls from a callback, and to a log that is closed or has failed.
     pub(crate) fn enter(&self) -> Result<()> {
-        self.not_reentrant()?;
+        self.callback.check()?;
         self.commit.check()
-    }
-
-    pub(crate) fn not_reentrant(&self) -> Result<()> {
-        let thread = self.callback.load(Ordering::Relaxed);
-        if thread != 0 && thread == this_thread() { Err(Error::Reentrant) } else { Ok(()) }
     }
 
     /// Runs `attempt` under the writer's lock, going on in the next segment whenever it does not fit.
     pub(crate) fn write<T>(&self, mut attempt: impl FnMut(&mut Writer) -> Result<Attempt<T>>) -> Result<Written<T>> {
-        self.not_reentrant()?;
+        self.callback.check()?;
         let mut rotated = false;
         let mut writer = lock(&self.writer);
         loop {
@@ -255,15 +250,23 @@ impl Engine {
     }
 
     /// Waits until a single append may return.
+    #[inline]
     pub(crate) fn acknowledge<T>(&self, written: Written<T>, seq: impl FnOnce(&T) -> u64) -> Result<u64> {
         let seq = seq(&written.outcome);
-        match self.mode {
-            SyncMode::Sync => self.sync_to(seq, written.epoch)?,
-            SyncMode::Batch { records, .. } => self.keep_window(seq, written.epoch, u64::from(records))?,
-            SyncMode::None => {}
+        if self.mode != SyncMode::None {
+            self.keep_promise(seq, written.epoch)?;
         }
         self.after_rotation(written.rotated);
         Ok(seq)
+    }
+
+    /// Waits for as much to be durable as the mode says.
+    fn keep_promise(&self, seq: u64, epoch: usize) -> Result<()> {
+        match self.mode {
+            SyncMode::Sync => self.sync_to(seq, epoch),
+            SyncMode::Batch { records, .. } => self.keep_window(seq, epoch, u64::from(records)),
+            SyncMode::None => Ok(()),
+        }
     }
 
     pub(crate) fn sync_to(&self, seq: u64, epoch: usize) -> Result<()> {
@@ -310,10 +313,15 @@ impl Engine {
 
     /// Has the segment before sealed, and the next prepared. What was appended is safe without it, so a failure is not
     /// that append's: want of space shows when the space is needed, anything else has poisoned the log.
+    #[inline]
     pub(crate) fn after_rotation(&self, rotated: bool) {
-        if !rotated {
-            return;
+        if rotated {
+            self.see_to_rotation();
         }
+    }
+
+    #[cold]
+    fn see_to_rotation(&self) {
         let segment = self.commit.live().active().ordinal();
         self.listener.tell(&Event::Rotated { segment });
         if self.threaded {
@@ -421,22 +429,6 @@ impl Engine {
             board.show(true, || self.shown(0, *opened));
         }
         synced.and(closed)
-    }
-}
-
-/// Marks that this thread runs user code under the writer's lock.
-pub(crate) struct Callback<'a>(&'a Engine);
-
-impl<'a> Callback<'a> {
-    pub(crate) fn enter(engine: &'a Engine) -> Self {
-        engine.callback.store(this_thread(), Ordering::Relaxed);
-        Self(engine)
-    }
-}
-
-impl Drop for Callback<'_> {
-    fn drop(&mut self) {
-        self.0.callback.store(0, Ordering::Relaxed);
     }
 }
 

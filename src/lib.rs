@@ -75,6 +75,7 @@ mod readme {}
 mod ahead;
 mod append;
 mod board;
+mod callback;
 mod commit;
 mod doorbell;
 mod engine;

@@ -89,6 +89,7 @@ impl Map {
     }
 
     /// The end of the prefix that never changes again.
+    #[inline]
     pub(crate) fn published(&self) -> usize {
         self.published.load(Ordering::Acquire)
     }
@@ -126,11 +127,13 @@ impl Map {
     }
 
     /// Sets the word at `at`; what was written to the map before is visible to whoever reads the word.
+    #[inline]
     pub(crate) fn store(&self, at: usize, value: u64) {
         assert!(self.writable, "a store to a read-only map");
         self.word(at).store(value.to_le(), Ordering::Release);
     }
 
+    #[inline]
     fn word(&self, at: usize) -> &AtomicU64 {
         let end = at.checked_add(size_of::<u64>());
         let in_words = at.is_multiple_of(size_of::<u64>()) && end.is_some_and(|end| end <= self.start);
@@ -233,6 +236,7 @@ impl Tail {
     }
 
     /// The bytes of `range`, to be written; `None` if any of them is published or outside.
+    #[inline]
     pub(crate) fn bytes(&mut self, range: Range<usize>) -> Option<&mut [u8]> {
         let free = self.map.published() <= range.start && range.start <= range.end && range.end <= self.map.len();
         if !free {
@@ -248,6 +252,7 @@ impl Tail {
     }
 
     /// Gives everything below `to` to the readers, for good.
+    #[inline]
     pub(crate) fn publish(&mut self, to: usize) {
         assert!(self.map.published() <= to && to <= self.map.len(), "published must rise within the map");
         self.map.published.store(to, Ordering::Release);

@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::path::Path;
 
 use crate::append::{Attempt, Seqs};
-use crate::engine::{Callback, Engine, Written};
+use crate::engine::{Engine, Written};
 use crate::error::{Error, Result};
 use crate::event::Stats;
 use crate::format::manifest::MAX_META;
@@ -126,7 +126,8 @@ impl Wal {
     /// [`Error::RecordTooLarge`]; [`Error::Poisoned`] if this or an earlier sync failed, and the record may or may not
     /// be there after the log is opened again; [`Error::Closed`]; [`Error::Reentrant`].
     pub fn append(&self, payload: &[u8]) -> Result<u64> {
-        self.append_tagged(0, &[IoSlice::new(payload)])
+        let written = self.engine.write(|writer| writer.append(0, payload))?;
+        self.engine.acknowledge(written, |seq| *seq)
     }
 
     /// As [`Wal::append`], gathering the record from `parts`.
@@ -142,7 +143,7 @@ impl Wal {
     /// # Errors
     /// As [`Wal::append`].
     pub fn append_tagged(&self, tag: u16, parts: &[IoSlice<'_>]) -> Result<u64> {
-        let written = self.engine.write(|writer| writer.append(tag, parts))?;
+        let written = self.engine.write(|writer| writer.append_vectored(tag, parts))?;
         self.engine.acknowledge(written, |seq| *seq)
     }
 
@@ -163,7 +164,7 @@ impl Wal {
         let mut fill = Some(fill);
         let written = engine.write(|writer| match (writer.room_for(max_len)?, fill.take()) {
             (Attempt::Done(()), Some(fill)) => {
-                let _callback = Callback::enter(engine);
+                let _callback = engine.callback.enter();
                 writer.append_with(max_len, fill).map(Attempt::Done)
             }
             (Attempt::Full(need), kept) => {
@@ -206,7 +207,7 @@ impl Wal {
             return Ok(Written { outcome: seqs, rotated: false, epoch: engine.commit.epoch() });
         }
         engine.write(|writer| {
-            let _callback = Callback::enter(engine);
+            let _callback = engine.callback.enter();
             writer.append_batch(0, records)
         })
     }
@@ -216,7 +217,7 @@ impl Wal {
     /// # Errors
     /// As [`Wal::append`].
     pub fn submit(&self, payload: &[u8]) -> Result<Pending> {
-        let written = self.engine.write(|writer| writer.append(0, &[IoSlice::new(payload)]))?;
+        let written = self.engine.write(|writer| writer.append(0, payload))?;
         self.engine.after_rotation(written.rotated);
         Ok(Pending::new(Arc::clone(&self.engine), Seqs::new(written.outcome, 1), written.epoch))
     }
@@ -239,7 +240,7 @@ impl Wal {
     /// As [`Wal::append`].
     pub fn try_append(&self, payload: &[u8]) -> Result<Option<u64>> {
         self.engine.enter()?;
-        self.engine.try_write(|writer| writer.append(0, &[IoSlice::new(payload)]))
+        self.engine.try_write(|writer| writer.append(0, payload))
     }
 
     /// Makes everything that was appended durable; returns the last sequence number that is.
@@ -400,7 +401,7 @@ impl Wal {
     /// # Errors
     /// [`Error::Poisoned`] if the last sync failed, or an earlier one; the lock is given back all the same.
     pub fn close(&self) -> Result<()> {
-        self.engine.not_reentrant()?;
+        self.engine.callback.check()?;
         let in_worker = self.worker.as_ref().is_some_and(Worker::is_this_thread);
         // Held to the end: whoever closes beside another returns when the log is closed. Only the log's own thread, in a
         // waker, must not wait for one who waits for it.

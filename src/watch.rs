@@ -23,11 +23,17 @@ impl Watch {
     }
 
     /// Tells those who watch that something has changed.
+    #[inline]
     pub(crate) fn tell(&self) {
         if self.watching.load(Ordering::Relaxed) > 0 {
-            *self.turn() += 1;
-            self.changed.notify_all();
+            self.tell_now();
         }
+    }
+
+    #[cold]
+    fn tell_now(&self) {
+        *self.turn() += 1;
+        self.changed.notify_all();
     }
 
     fn turn(&self) -> MutexGuard<'_, u64> {

@@ -26,6 +26,7 @@ const COMMIT: u8 = 1;
 const NO_CLAIM: u32 = u32::MAX;
 
 /// Bytes that a frame with a payload of `len` occupies, padding included; `None` if no frame may be so long.
+#[inline]
 pub(crate) const fn size(len: usize) -> Option<usize> {
     if len > MAX_LEN {
         return None;
@@ -50,6 +51,7 @@ pub(crate) struct Header {
 
 impl Header {
     /// The header of a frame at `at`, written when everything below `durable` was durable (`None`: no claim).
+    #[inline]
     pub(crate) fn new(at: usize, len: u32, seq: u64, durable: Option<usize>, commit: bool, tag: u16) -> Self {
         let back = durable.and_then(|d| at.checked_sub(d)).and_then(|bytes| u32::try_from(bytes / ALIGN).ok());
         Self { len, seq, durable_back: back.unwrap_or(NO_CLAIM), commit, tag }
@@ -60,6 +62,18 @@ impl Header {
         let back = (self.durable_back as usize).checked_mul(ALIGN)?;
         let durable = at.checked_sub(back)?;
         (self.durable_back != NO_CLAIM && durable >= FRAMES_AT).then_some(durable)
+    }
+
+    /// The bytes of the header, with 0 for the CRC.
+    #[inline]
+    fn encode(&self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        put(&mut bytes, LEN, &self.len.to_le_bytes());
+        put(&mut bytes, SEQ, &self.seq.to_le_bytes());
+        put(&mut bytes, DURABLE_BACK, &self.durable_back.to_le_bytes());
+        bytes[FLAGS] = if self.commit { COMMIT } else { 0 };
+        put(&mut bytes, TAG, &self.tag.to_le_bytes());
+        bytes
     }
 
     /// Bytes of the whole frame, padding included.
@@ -88,14 +102,11 @@ pub(crate) fn initial(salt: u32, at: usize) -> u32 {
 
 /// Writes header, CRC and padding around the payload that already stands in `frame`, which is exactly the size of the
 /// frame and will stand at `at`.
+#[inline]
 pub(crate) fn seal(frame: &mut [u8], header: &Header, at: usize, salt: u32) {
     let end = HEADER + header.len as usize;
-    put(frame, LEN, &header.len.to_le_bytes());
-    put(frame, SEQ, &header.seq.to_le_bytes());
-    put(frame, DURABLE_BACK, &header.durable_back.to_le_bytes());
-    frame[FLAGS] = if header.commit { COMMIT } else { 0 };
-    frame[RESERVED] = 0;
-    put(frame, TAG, &header.tag.to_le_bytes());
+    // At once, so that the length is compared once.
+    frame[..HEADER].copy_from_slice(&header.encode());
     if end < frame.len() {
         frame[end..].fill(0);
     }

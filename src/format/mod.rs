@@ -239,6 +239,7 @@ pub(crate) const fn padded(n: usize) -> Option<usize> {
 }
 
 /// CRC-32/ISO-HDLC of `bytes`, continued from `salt`.
+#[inline]
 pub(crate) fn salted_crc(salt: u32, bytes: &[u8]) -> u32 {
     #[cfg(fuzzing)]
     HASHED.fetch_add(bytes.len() as u64, core::sync::atomic::Ordering::Relaxed);
@@ -280,6 +281,7 @@ pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 /// Writes `value` at `at`; the caller has bounded it.
+#[inline]
 pub(crate) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
 }

@@ -147,6 +147,7 @@ impl Segment {
     }
 
     /// Its salt.
+    #[inline]
     pub(crate) fn salt(&self) -> u32 {
         self.entry.salt
     }
@@ -162,6 +163,7 @@ impl Segment {
     }
 
     /// How far it reaches as of now.
+    #[inline]
     pub(crate) fn end(&self) -> End {
         End::unpack(self.end.load(Ordering::Acquire))
     }
@@ -215,6 +217,7 @@ impl Segment {
     }
 
     /// D for a frame that is written now; `None`: it may not claim anything.
+    #[inline]
     pub(crate) fn watermark(&self) -> Option<usize> {
         match self.watermark.load(Ordering::Acquire) {
             0 => None,
@@ -228,6 +231,7 @@ impl Segment {
     }
 
     /// Shows `records` more records, up to `offset`, to the readers of this and of other processes.
+    #[inline]
     pub(crate) fn publish(&self, tail: &mut Tail, offset: usize, records: u64) {
         tail.publish(offset);
         tail.map().store(PUBLISHED_AT, offset as u64);
@@ -326,6 +330,7 @@ impl Segment {
 }
 
 /// Bytes that a record of `len` bytes occupies, and the error if no record can be so long.
+#[inline]
 pub(crate) fn frame_size(len: usize) -> Result<usize> {
     let too_large = || Error::RecordTooLarge { len: len as u64, max: frame::MAX_LEN as u64 };
     frame::size(len).ok_or_else(too_large)

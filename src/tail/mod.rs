@@ -263,7 +263,7 @@ impl Tail {
             return Ok(());
         };
         let engine = Arc::clone(engine);
-        engine.not_reentrant()?;
+        engine.callback.check()?;
         let spins = matches!(self.idle, Idle::Spin | Idle::Yield);
         let watch = if spins { None } else { engine.watch() };
         // After the watch has begun, so that an end which comes later is told; before the look, so that what came before
