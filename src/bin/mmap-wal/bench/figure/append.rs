@@ -68,7 +68,7 @@ fn time_file(ground: &Ground, count: u64) -> Result<f64, Failure> {
 }
 
 /// Writes `bytes` bytes to a new file, synced after every so many.
-fn write_pieces(path: &Path, bytes: u64, every: u64) -> io::Result<Duration> {
+pub(super) fn write_pieces(path: &Path, bytes: u64, every: u64) -> io::Result<Duration> {
     let (mut file, piece) = (File::create_new(path)?, touched(PIECE));
     let (start, mut written) = (Instant::now(), 0);
     while written < bytes {

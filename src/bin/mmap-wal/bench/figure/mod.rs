@@ -10,6 +10,7 @@ mod readers;
 mod reopen;
 mod scan;
 mod space;
+mod stalls;
 
 pub(crate) use crate::bench::figure::handoff::receive;
 pub(crate) use crate::bench::figure::space::weigh;
@@ -48,6 +49,11 @@ pub(crate) const FIGURES: &[Figure] = &[
     Figure { name: "heap", what: "heap of a writer and a reader for a record", measure: space::heap },
     Figure { name: "handoff", what: "from append in one process to try_next in another", measure: handoff::handoff },
     Figure { name: "readers", what: "replay by 1, 2 and 4 readers beside a writer", measure: readers::readers },
+    Figure {
+        name: "stall",
+        what: "faults, rotations, preparation, and the host's own mmap calls",
+        measure: stalls::stalls,
+    },
     Figure { name: "append-batch-open", what: "append, Batch, 100 k/s in an open loop", measure: open::batch },
     Figure { name: "append-none-open", what: "append, None, 1 M/s and 100 k/s in an open loop", measure: open::none },
 ];
