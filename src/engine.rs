@@ -324,12 +324,14 @@ impl Engine {
     fn see_to_rotation(&self) {
         let segment = self.commit.live().active().ordinal();
         self.listener.tell(&Event::Rotated { segment });
-        if self.threaded {
-            self.commit.upkeep_bell.ring();
-        } else {
+        if !self.threaded {
             let _ = self.keeper.maintain(&self.writer, &self.commit);
             self.wake_due();
+        } else if self.mode == SyncMode::Sync {
+            self.commit.upkeep_bell.ring();
         }
+        // Otherwise the thread that looks after the log all the while rings: to wake another one takes an append longer
+        // than all else that it does.
     }
 
     /// Without a thread of its own, the log wakes those who wait from the calls that end their wait.

@@ -77,6 +77,7 @@ fn keep_durable(engine: &Engine) {
         if rounds.is_due(engine) {
             sync(engine);
         }
+        rounds.see_to_rotations(engine);
         rounds.see_to_spares(engine);
         engine.show_changes(rounds.moved, false);
         engine.commit.wake_due();
@@ -116,6 +117,8 @@ struct Rounds {
     /// Looks since something was appended or became durable.
     quiet: u32,
     dozing: bool,
+    /// How often the log had gone on in another segment when that was last seen to.
+    rotations: u64,
     /// The segment in which missing spares were asked for: whether they could be made or not, once is enough.
     asked_in: u64,
 }
@@ -123,13 +126,16 @@ struct Rounds {
 impl Rounds {
     fn new(engine: &Engine) -> Self {
         let (mode, found) = (engine.mode, engine.progress());
-        Self { mode, due: None, looked: Instant::now(), found, moved: false, quiet: 0, dozing: false, asked_in: 0 }
+        let (looked, rotations) = (Instant::now(), 0);
+        Self { mode, due: None, looked, found, moved: false, quiet: 0, dozing: false, rotations, asked_in: 0 }
     }
 
     /// Waits until somebody calls, or it is time to look.
     fn wait(&mut self, engine: &Engine) -> Call {
         self.dozing = self.quiet >= QUIET_LOOKS && engine.doze();
         if self.dozing {
+            // What comes after this calls the thread.
+            self.see_to_rotations(engine);
             engine.show_changes(false, true);
         }
         let call = engine.commit.sync_bell.wait(self.patience());
@@ -166,6 +172,14 @@ impl Rounds {
             self.due = None;
         }
         due
+    }
+
+    /// Has what was rotated sealed, and the next segment prepared. (In `Sync`, whoever rotated has called for that.)
+    fn see_to_rotations(&mut self, engine: &Engine) {
+        let rotations = engine.written.rotations.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.rotations, rotations) != rotations {
+            engine.commit.upkeep_bell.ring();
+        }
     }
 
     /// Has missing spares made once something is appended: a log that is only opened and closed is left as it is.

@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -288,6 +288,27 @@ fn an_append_after_a_long_rest_is_synced_by_the_delay() {
         let seq = wal.append(b"x").expect("an append");
         while wal.positions().durable < seq {
             std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn what_was_rotated_is_sealed_though_nothing_more_is_appended() {
+    for mode in [SyncMode::Sync, SyncMode::batch(1000), SyncMode::None] {
+        let (told, sealed) = mpsc::channel();
+        let tell = move |event: &Event| {
+            if let Event::Sealed { segment } = event {
+                // Nobody listens any more once the test has failed.
+                let _ = told.send(*segment);
+            }
+        };
+        let dir = tempfile::tempdir().expect("a directory");
+        let wal = small().sync_mode(mode).on_event(tell).open(dir.path()).expect("a new log");
+        for segment in 1..=3 {
+            while wal.stats().rotations < segment {
+                wal.append(b"until the next segment is reached").expect("an append");
+            }
+            assert_eq!(sealed.recv_timeout(Duration::from_secs(60)), Ok(segment), "{mode:?}");
         }
     }
 }

@@ -174,9 +174,8 @@ impl Commit {
     /// The log goes on in `next`; until everything before it is durable its frames claim nothing.
     pub(crate) fn rotated(&self, next: &Arc<Segment>) {
         let mut state = lock(&self.state);
-        let mut segments = Vec::clone(&state.live.segments);
-        segments.push(Arc::clone(next));
-        state.live.segments = Arc::new(segments);
+        // A copy is made only if somebody looks at the list: it may be long, and an append waits for this.
+        Arc::make_mut(&mut state.live.segments).push(Arc::clone(next));
         state.parts.push_back(Part { segment: Arc::clone(next), synced: FRAMES_AT });
         if planted(Bug::WatermarkOverRotation) {
             next.raise_watermark(FRAMES_AT);
