@@ -68,6 +68,7 @@ impl Ahead {
 
     /// What cannot be made writable now is when it is stored to: it only takes the fault.
     fn populate(&mut self, map: &Map, pages: Range<usize>) {
+        map.will_need(pages.clone());
         self.unsupported = map.populate_write(pages).is_err();
     }
 }

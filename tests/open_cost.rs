@@ -1,5 +1,6 @@
-//! Proves what opening and reading cost and need: that opening a cleanly closed log reads its manifest and its tail and
-//! not its segments, by the kernel's own count; that thousands of segments need few file descriptors; and that processes
+//! Proves what opening, reading and a durable append cost and need: that opening a cleanly closed log reads its manifest
+//! and its tail and not its segments, and that an append writes a page or two wherever in its segment it stands, both by
+//! the kernel's own count; that thousands of segments need few file descriptors; and that processes
 //! stand beside each other as promised: one writer, named to the second, and readers that never disturb it.
 //! Does not prove how fast anything is.
 //!
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use fixture::{SMALLEST, scratch};
-use mmap_wal::{Error, Options, Reader, Snapshot, SyncMode, TailState, Wal};
+use mmap_wal::{Background, Error, Options, Reader, Snapshot, SyncMode, TailState, Wal};
 
 const ROLE: &str = "MMAP_WAL_TEST_ROLE";
 const DIR: &str = "MMAP_WAL_TEST_DIR";
@@ -28,6 +29,8 @@ fn child() {
     let dir = PathBuf::from(std::env::var(DIR).expect("a directory"));
     match role.as_str() {
         "open" => report_cost_of_open(&dir),
+        "append" => report_cost_of_appends(&dir, false),
+        "append again" => report_cost_of_appends(&dir, true),
         "many" => open_many(&dir),
         "write" => write_until_told(&dir),
         "second" => say_who_holds(&dir),
@@ -144,6 +147,56 @@ fn opening_a_closed_log_reads_its_manifest_and_its_tail_and_writes_a_few_pages()
     // Killed at once, it is whole all the same.
     let wal = Options::new().segment_size(SEGMENT).open(dir.path()).expect("the log");
     assert_eq!(verify(&wal.snapshot(), BIG), last);
+}
+
+// ---- what an append writes ----
+
+/// Long enough that the system, where it reads ahead, does so in folios of hundreds of KiB towards the end.
+const LONG: u64 = 40 << 20;
+const FILLER: usize = 8 << 20;
+const PLACES: u64 = 9;
+const APPENDS: u64 = 50;
+
+/// Appends at places all over two segments and more; says how many bytes an append there wrote, and whether a file was
+/// used again.
+fn report_cost_of_appends(dir: &Path, again: bool) {
+    // No thread writes anything meanwhile.
+    let wal = Options::new().segment_size(LONG).background(Background::Caller).open(dir).expect("the log");
+    if again {
+        wal.truncate_front(u64::MAX).expect("a truncation");
+    }
+    for _ in 0..PLACES {
+        wal.append(&vec![0xa5; FILLER]).expect("an append");
+        let before = io_count("write_bytes").expect("a count");
+        for _ in 0..APPENDS {
+            wal.append(&[0xa5; 128]).expect("an append");
+        }
+        println!("!{}", (io_count("write_bytes").expect("a count") - before) / APPENDS);
+    }
+    assert_eq!(wal.stats().recycled > 0, again);
+}
+
+#[test]
+fn a_durable_append_writes_its_page_and_not_what_the_system_has_read_ahead() {
+    let on_disk = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    if !counts_reads(on_disk) {
+        println!("SKIPPED: /proc/self/io counts no reads of files in {}", on_disk.display());
+        return;
+    }
+    let dir = tempfile::tempdir_in(on_disk).expect("a directory");
+    for (role, before) in [("append", "nothing"), ("append", "a cold start"), ("append again", "a cold replay")] {
+        forget(dir.path());
+        if role == "append again" {
+            let reader = Reader::open(dir.path()).expect("a reader");
+            let snapshot = reader.snapshot().expect("a snapshot");
+            assert!(snapshot.replay(0).expect("a replay").all(|record| record.is_ok()));
+        }
+        let written: Vec<u64> =
+            said(&mut command(role, dir.path())).iter().map(|line| line.parse().expect("a number")).collect();
+        println!("after {before}: {written:?} bytes an append");
+        assert_eq!(written.len() as u64, PLACES);
+        assert!(written.iter().all(|bytes| (128..12 << 10).contains(bytes)), "after {before}: {written:?}");
+    }
 }
 
 // ---- many segments ----

@@ -20,6 +20,9 @@ use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, lock};
 
 pub(crate) use crate::segment::spare::{Preparation, Spare};
 
+/// How many bytes in front of what was synced the system is asked for.
+const ASK_AHEAD: usize = 1 << 20;
+
 /// The name of the segment file `ordinal`.
 pub(crate) fn file_name(ordinal: u64) -> SegmentName {
     SegmentName::encode(ordinal)
@@ -68,6 +71,8 @@ pub(crate) struct Segment {
     watermark: AtomicUsize,
     /// Which slot of `durable` is written next.
     turn: AtomicUsize,
+    /// Up to where the system was asked to read what will be written to.
+    asked: AtomicUsize,
     index: Mutex<SparseIndex>,
     present: Presence,
     /// Shared by all that stand for the same file.
@@ -91,6 +96,7 @@ impl Segment {
             end: AtomicU64::new(end.pack()),
             watermark: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
             index: Mutex::default(),
             present: Presence::none(entry.capacity as usize),
             users: Arc::default(),
@@ -108,6 +114,7 @@ impl Segment {
             end: AtomicU64::new(End { offset, count }.pack()),
             watermark: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
             index: Mutex::default(),
             present: Presence::none(entry.capacity as usize),
             users: Arc::default(),
@@ -247,7 +254,21 @@ impl Segment {
     /// Makes the bytes from `from` to `to` durable, and with the first ones the page that says where the segment begins.
     pub(crate) fn sync(&self, from: usize, to: usize) -> Result<()> {
         let first_page = if from == FRAMES_AT { PAGE } else { from };
-        self.storage.sync_map(&self.path, self.map()?, first_page..to)
+        let map = self.map()?;
+        self.storage.sync_map(&self.path, map, first_page..to)?;
+        self.ask_ahead(map, to);
+        Ok(())
+    }
+
+    /// Has the pages that appends will reach soon read in, if they are not there: after an open they may be on the disk
+    /// only, and each would be waited for by itself. Nothing above `at` was written to yet.
+    fn ask_ahead(&self, map: &Map, at: usize) {
+        let asked = self.asked.load(Ordering::Relaxed).max(at);
+        if asked < self.capacity() && asked - at < ASK_AHEAD / 2 {
+            let to = at.saturating_add(ASK_AHEAD).min(self.capacity());
+            map.will_need(asked - asked % PAGE..to);
+            self.asked.store(to, Ordering::Relaxed);
+        }
     }
 
     /// How far its frames are visible, as whoever writes it says in the file.
@@ -312,7 +333,11 @@ impl Segment {
     pub(crate) fn bring_in(&self, from: usize, to: usize) -> Result<()> {
         self.present.bring_in(from..to, |bytes| {
             let map = self.map()?;
-            self.storage.populate_read(&self.path, map, bytes.start..bytes.end.min(map.len()))
+            // What comes next is read while these are looked at.
+            let next = bytes.end.min(map.len())..(bytes.end + bytes.len()).min(map.len());
+            self.storage.populate_read(&self.path, map, bytes.start..next.start)?;
+            map.will_need(next);
+            Ok(())
         })
     }
 

@@ -168,6 +168,7 @@ impl Storage {
         let file = self.act(Act::Open(&path), || {
             let file = options.custom_flags(flags).open(&path)?;
             if file.metadata()?.is_file() {
+                read_as_asked(&file);
                 Ok(file)
             } else {
                 Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
@@ -274,6 +275,8 @@ impl Storage {
     /// Brings the pages of `range` of `map`, the map of the file at `path`, in for reading.
     pub(crate) fn populate_read(&self, path: &Path, map: &Map, range: Range<usize>) -> Result<()> {
         let pages = range.start - range.start % PAGE..range.end.next_multiple_of(PAGE).min(map.len());
+        // A map is read page by page: without this, each would be waited for.
+        map.will_need(pages.clone());
         self.act(Act::Populate(path), || match map.populate_read(pages.clone()) {
             // An older kernel, or another system, has no such call.
             Err(e) if matches!(e.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) => {
@@ -331,6 +334,16 @@ fn overwrite_in_place(file: &File) {
 
 #[cfg(not(target_os = "linux"))]
 fn overwrite_in_place(_file: &File) {}
+
+/// Has the system read of `file` what is asked for and no more, which it then keeps page by page; see the hint that a map
+/// gives it. Everything here reads in large pieces anyway.
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+fn read_as_asked(file: &File) {
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+fn read_as_asked(_file: &File) {}
 
 /// Whether a load in place of the call would have been a signal.
 fn is_fault(e: &io::Error) -> bool {
