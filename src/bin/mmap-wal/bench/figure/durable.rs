@@ -7,7 +7,7 @@ use mmap_wal::{SyncMode, Wal};
 use crate::bench::counters::written_bytes;
 use crate::bench::figure::{FRAMES_AT, PAYLOAD};
 use crate::bench::floor::disk::Disk;
-use crate::bench::floor::memory::frame_size;
+use crate::bench::floor::memory::{HEADER, frame_size};
 use crate::bench::ground::{Ground, Measured, failed};
 use crate::bench::latency::Latencies;
 use crate::bench::row::{Goal, Round, Row, Unit};
@@ -80,6 +80,11 @@ impl Track {
         self.at += self.size as u64;
         (at, self.size)
     }
+
+    /// Leaves `bytes` out.
+    fn skip(&mut self, bytes: usize) {
+        self.at += bytes as u64;
+    }
 }
 
 fn durable(ground: &Ground, kind: &Kind<'_>) -> Result<Measured, Failure> {
@@ -88,6 +93,9 @@ fn durable(ground: &Ground, kind: &Kind<'_>) -> Result<Measured, Failure> {
     let disk = Disk::create(scratch.path(), end as usize).map_err(failed)?;
     let way = disk.way();
     let (_log, wal) = ground.log(kind.name, SyncMode::Sync)?;
+    // Rounds are taken all over a segment: pages in its front may be kept otherwise than those behind.
+    let share = end as usize / ground.rounds.max(1);
+    let between = vec![0xa5; share.saturating_sub(count as usize * kind.size).saturating_sub(HEADER)];
     let track = || Track { at: FRAMES_AT, size: kind.size, end };
     let (mut ahead, mut behind) = (track(), track());
     let [mut ours, mut direct, mut synced] = [Latencies::new(), Latencies::new(), Latencies::new()];
@@ -95,6 +103,9 @@ fn durable(ground: &Ground, kind: &Kind<'_>) -> Result<Measured, Failure> {
     // Once, so that each has what it needs.
     (kind.append)(&wal)?;
     let mut append = || {
+        if !between.is_empty() {
+            wal.append(&between)?;
+        }
         let before = written_bytes();
         let median = round(count, &mut ours, || (kind.append)(&wal).map_err(Failure::from))?;
         let bytes = written_bytes().zip(before).map(|(after, before)| (after - before) as f64 / count as f64);
@@ -102,12 +113,14 @@ fn durable(ground: &Ground, kind: &Kind<'_>) -> Result<Measured, Failure> {
         Ok(median)
     };
     let mut overwrite = || {
+        ahead.skip(between.len());
         round(count, &mut direct, || {
             let (at, size) = ahead.next();
             disk.overwrite(at, size).map_err(failed)
         })
     };
     let mut overwrite_synced = || {
+        behind.skip(between.len());
         round(count, &mut synced, || {
             let (at, size) = behind.next();
             disk.overwrite_synced(at, size).map_err(failed)
