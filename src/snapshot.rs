@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::view::{BackCursor, Cursor, Located, View, verify};
+use crate::view::{BackCursor, Cursor, Located, View};
 
 /// An immutable view of a log.
 ///
@@ -135,10 +135,7 @@ impl Snapshot {
     pub fn get(&self, seq: u64) -> Result<Option<Record<'_>>> {
         let view = &self.view;
         let Some(index) = view.segment_of(seq).filter(|_| seq >= view.first_seq) else { return Ok(None) };
-        let at = view.locate(index, seq)?;
-        let (segment, end) = (&view.segments[index], view.end_of(index));
-        let header = verify(segment, end, at, seq)?;
-        Record::of(view, Located { index, at, header }).map(Some)
+        Record::of(view, view.find(index, seq)?).map(Some)
     }
 }
 
@@ -147,8 +144,7 @@ impl Snapshot {
     pub(crate) fn end_of(&self, seq: u64) -> Result<Option<(usize, bool)>> {
         let view = &self.view;
         let Some(index) = view.segment_of(seq) else { return Ok(None) };
-        let at = view.locate(index, seq)?;
-        let header = verify(&view.segments[index], view.end_of(index), at, seq)?;
+        let Located { at, header, .. } = view.find(index, seq)?;
         Ok(Some((at + header.frame_size(), header.commit)))
     }
 }

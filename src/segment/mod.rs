@@ -38,6 +38,11 @@ impl End {
         ((self.offset / ALIGN) as u64) << 32 | self.count
     }
 
+    /// Where the next record would stand.
+    pub(crate) fn place(self) -> Place {
+        Place { offset: self.offset, rank: self.count }
+    }
+
     fn unpack(word: u64) -> Self {
         Self { offset: (word >> 32) as usize * ALIGN, count: word & u64::from(u32::MAX) }
     }
@@ -137,8 +142,8 @@ impl Segment {
 
     /// Nothing is appended to it any more.
     pub(crate) fn settle_index(&self) {
-        let End { offset, count } = self.end();
-        self.index().settle(Place { offset, rank: count });
+        let end = self.end().place();
+        self.index().settle(end);
     }
 
     /// Its ordinal.
@@ -310,6 +315,11 @@ impl Segment {
             let map = self.map()?;
             self.storage.populate_read(&self.path, map, bytes.start..bytes.end.min(map.len()))
         })
+    }
+
+    /// Up to where bytes from `at` on were brought in, `at` itself if that was not.
+    pub(crate) fn held_to(&self, at: usize) -> usize {
+        self.present.held_to(at)
     }
 
     /// Damage at `offset`, where the record `expected_seq` should be.

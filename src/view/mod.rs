@@ -61,11 +61,24 @@ impl View {
     pub(crate) fn locate(&self, index: usize, seq: u64) -> Result<usize> {
         let (segment, end) = (&self.segments[index], self.end_of(index));
         let rank = seq - segment.base_seq();
-        let mut place = known_place(&mut segment.index(), segment, end, rank)?;
-        while place.rank < rank {
-            place = place.behind(passed(segment, end, place)?.frame_size());
+        let place = known_place(&mut segment.index(), segment, end, rank)?;
+        if place.rank < rank {
+            return walk(segment, end, place, rank);
         }
-        Ok(place.offset)
+        passed(segment, end, place).map(|_| place.offset).or_else(|_| walk_anyway(segment, end, rank))
+    }
+
+    /// The record `seq` of segment `index`, verified.
+    pub(crate) fn find(&self, index: usize, seq: u64) -> Result<Located> {
+        let (segment, end) = (&self.segments[index], self.end_of(index));
+        let rank = seq - segment.base_seq();
+        let place = known_place(&mut segment.index(), segment, end, rank)?;
+        let at = if place.rank < rank { walk(segment, end, place, rank)? } else { place.offset };
+        if let Ok(header) = verify(segment, end, at, seq) {
+            return Ok(Located { index, at, header });
+        }
+        let at = walk_anyway(segment, end, rank)?;
+        verify(segment, end, at, seq).map(|header| Located { index, at, header })
     }
 
     /// The payload of a frame that was verified.
@@ -75,14 +88,51 @@ impl View {
     }
 }
 
-/// A place at or before the `rank`th record of `segment`, walking on from what `index` knows if need be.
+/// The place of the `rank`th record of `segment`, or one before it, walking on from what `index` knows if need be.
 fn known_place(index: &mut SparseIndex, segment: &Segment, end: End, rank: u64) -> Result<Place> {
+    learn_up_to(index, segment, end, rank)?;
+    Ok(index.at_or_before(rank, end.place()))
+}
+
+/// The last mark at or before the `rank`th record of `segment`, from which all are walked through.
+fn known_mark(index: &mut SparseIndex, segment: &Segment, end: End, rank: u64) -> Result<Place> {
+    learn_up_to(index, segment, end, rank)?;
+    Ok(index.mark_before(rank, end.place()))
+}
+
+fn learn_up_to(index: &mut SparseIndex, segment: &Segment, end: End, rank: u64) -> Result<()> {
     while !index.knows(rank) {
         let Place { offset, rank } = index.next();
         let header = verify(segment, end, offset, segment.base_seq() + rank)?;
         index.learn(header.frame_size());
     }
-    Ok(index.at_or_before(rank))
+    Ok(())
+}
+
+/// Where the `rank`th record of `segment` stands, going there from `place` over whole headers.
+fn walk(segment: &Segment, end: End, mut place: Place, rank: u64) -> Result<usize> {
+    let frames = segment.frames(end)?;
+    let mut held = place.offset;
+    while place.rank < rank {
+        touch();
+        let Place { offset, rank } = place;
+        if offset + HEADER > held {
+            segment.bring_in(offset, (offset + HEADER).min(end.offset))?;
+            held = segment.held_to(offset);
+        }
+        let seq = segment.base_seq() + rank;
+        let behind = frame::pass(frames, offset, seq).ok_or_else(|| damaged(segment, end, offset, seq))?;
+        place = Place { offset: behind, rank: rank + 1 };
+    }
+    Ok(place.offset)
+}
+
+/// As [`walk`], from the mark before: the record is damaged where its place was told, and what is damaged in front of it
+/// comes first, as where places are not told.
+#[cold]
+fn walk_anyway(segment: &Segment, end: End, rank: u64) -> Result<usize> {
+    let mark = known_mark(&mut segment.index(), segment, end, rank)?;
+    walk(segment, end, mark, rank)
 }
 
 /// The header of the frame at `place`, which was whole when the index learnt of what is behind it.
@@ -269,17 +319,25 @@ mod tests {
         options.background(Background::Caller).sync_mode(SyncMode::None).open(dir.path()).expect("a log")
     }
 
+    /// The payload of the record `seq`: eight bytes, and in `mixed` ones up to two words more.
+    fn payload(seq: u64, mixed: bool) -> Vec<u8> {
+        let more = if mixed { (seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as usize % 17 } else { 0 };
+        let mut payload = seq.to_le_bytes().to_vec();
+        payload.resize(size_of::<u64>() + more, 0xa5);
+        payload
+    }
+
     /// A log of several segments, with batches here and there.
-    fn log(index_memory: usize) -> (tempfile::TempDir, Wal) {
+    fn log(index_memory: usize, mixed: bool) -> (tempfile::TempDir, Wal) {
         let dir = tempfile::tempdir().expect("a directory");
         let wal = open(&dir, index_memory);
         while wal.positions().last < COUNT {
             let last = wal.positions().last;
             if last.is_multiple_of(7) {
-                let batch: Vec<_> = (1..10).map(|more| (last + more).to_le_bytes()).collect();
+                let batch: Vec<_> = (1..10).map(|more| payload(last + more, mixed)).collect();
                 drop(wal.submit_batch(&batch).expect("a batch"));
             } else {
-                wal.append(&(last + 1).to_le_bytes()).expect("an append");
+                wal.append(&payload(last + 1, mixed)).expect("an append");
             }
         }
         (dir, wal)
@@ -287,7 +345,7 @@ mod tests {
 
     fn get(snapshot: &Snapshot, seq: u64) {
         let record = snapshot.get(seq).expect("no damage").expect("a record");
-        assert_eq!((record.seq(), record.payload()), (seq, &seq.to_le_bytes()[..]));
+        assert_eq!((record.seq(), &record.payload()[..size_of::<u64>()]), (seq, &seq.to_le_bytes()[..]));
     }
 
     /// The most headers for one lookup of any record, the last ones first.
@@ -298,14 +356,25 @@ mod tests {
 
     #[test]
     fn a_record_that_this_handle_appended_is_found_at_once_by_64_headers_at_most() {
-        let (_dir, wal) = log(1 << 20);
+        let (_dir, wal) = log(1 << 20, true);
         assert_eq!(most(&wal.snapshot()), 64);
         assert!(touched(|| wal.snapshot().replay(COUNT - 1).is_ok()) <= 64);
     }
 
     #[test]
+    fn a_record_among_others_of_its_size_is_found_by_its_own_header() {
+        let (dir, wal) = log(1 << 20, false);
+        assert_eq!(most(&wal.snapshot()), 1);
+        assert_eq!(touched(|| wal.snapshot().replay(COUNT - 1).is_ok()), 1);
+        drop(wal);
+        let snapshot = Reader::open(dir.path()).expect("a reader").snapshot().expect("a snapshot");
+        assert!(touched(|| most(&snapshot)) > snapshot.last_seq());
+        assert_eq!(most(&snapshot), 1);
+    }
+
+    #[test]
     fn a_record_of_an_earlier_handle_is_found_by_64_headers_once_its_segment_was_walked_through() {
-        let (dir, wal) = log(1 << 20);
+        let (dir, wal) = log(1 << 20, true);
         drop(wal);
         let wal = open(&dir, 1 << 20);
         let reader = Reader::open(dir.path()).expect("a reader");
@@ -320,12 +389,12 @@ mod tests {
     #[test]
     fn with_less_memory_a_lookup_comes_by_more_headers_and_finds_the_same() {
         // Sixteen marks for each of a handful of segments: eight of them at least are used.
-        let (_dir, wal) = log(512);
+        let (_dir, wal) = log(512, true);
         let snapshot = wal.snapshot();
         most(&snapshot);
         let most = most(&snapshot);
         assert!(most > 64 && most < COUNT, "{most}");
-        let (_dir, wal) = log(0);
+        let (_dir, wal) = log(0, true);
         get(&wal.snapshot(), 1);
         get(&wal.snapshot(), COUNT / 2);
     }
@@ -333,7 +402,7 @@ mod tests {
     #[test]
     fn a_replay_backwards_comes_by_each_header_a_few_times() {
         for (memory, times) in [(1 << 20, 4), (512, 6), (0, 6)] {
-            let (_dir, wal) = log(memory);
+            let (_dir, wal) = log(memory, memory != 0);
             let snapshot = wal.snapshot();
             let mut expected = snapshot.last_seq();
             let touched = touched(|| {
