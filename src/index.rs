@@ -30,6 +30,11 @@ fn offset_of(mark: u32) -> usize {
     (mark & !ALIKE) as usize * ALIGN
 }
 
+/// Which mark is the last at or before the record `rank`; a stride is a power of two, by which a shift divides.
+fn position(rank: u64, stride: u64) -> usize {
+    (rank >> stride.trailing_zeros()) as usize
+}
+
 /// Bytes that all indexes of a log may take together.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -98,17 +103,15 @@ impl Sheet {
     }
 
     /// The stretch of the record `rank`, one of those before `end`, which are published.
-    fn stretch(&self, rank: u64, end: Place) -> Stretch {
-        let position = (rank / self.stride) as usize;
+    #[inline]
+    fn stretch(&self, rank: u64, end: Place) -> Option<Stretch> {
+        let position = position(rank, self.stride);
         let mark = |position: usize| self.marks.get(position).map(|mark| mark.load(Ordering::Relaxed));
-        let Some(first) = mark(position) else { return Stretch::unknown(end) };
-        let behind = (position as u64 + 1) * self.stride;
+        let first = mark(position)?;
+        let (rank, next) = (position as u64 * self.stride, (position as u64 + 1) * self.stride);
         // What is put down of records that are not shown yet is no concern of whoever is not shown them.
-        let behind = match mark(position + 1).filter(|_| behind < end.rank) {
-            Some(next) => Place { offset: offset_of(next), rank: behind },
-            None => end,
-        };
-        Stretch::new(first, position as u64 * self.stride, behind)
+        let behind = if next < end.rank { Place { offset: offset_of(mark(position + 1)?), rank: next } } else { end };
+        Some(Stretch::new(first, rank, behind))
     }
 
     fn bytes(&self) -> usize {
@@ -117,8 +120,8 @@ impl Sheet {
 }
 
 /// The records from one mark to the next, or to the last that is known.
-#[derive(Clone, Copy)]
-struct Stretch {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stretch {
     first: Place,
     alike: bool,
     behind: Place,
@@ -135,19 +138,43 @@ impl Stretch {
     }
 
     /// The bytes of each of its records, if they are alike.
+    #[inline]
     fn size(&self) -> Option<usize> {
-        // Both fit 32 bits, in which a division takes half as long.
-        let bytes = (self.behind.offset.checked_sub(self.first.offset)? / ALIGN) as u32;
-        let records = self.behind.rank.checked_sub(self.first.rank)? as u32;
-        if self.alike { bytes.checked_div(records).map(|size| size as usize * ALIGN) } else { None }
+        self.alike.then(|| self.mean_size())
     }
 
-    /// The place of the record `rank`, one of its own, if it can be told; else that of the first.
-    fn at_or_before(&self, rank: u64) -> Place {
-        match self.size() {
-            Some(size) => Place { offset: self.first.offset + (rank - self.first.rank) as usize * size, rank },
-            None => self.first,
+    /// The bytes of its records, in the mean.
+    #[inline]
+    pub(crate) fn mean_size(&self) -> usize {
+        let bytes = self.behind.offset.saturating_sub(self.first.offset);
+        let records = self.behind.rank.saturating_sub(self.first.rank) as usize;
+        // A division would be waited for before anything can be fetched, and most stretches are complete.
+        let mean = if records.is_power_of_two() {
+            Some(bytes >> records.trailing_zeros())
+        } else {
+            bytes.checked_div(records)
+        };
+        mean.unwrap_or(0)
+    }
+
+    /// The place of its first record.
+    pub(crate) fn first(&self) -> Place {
+        self.first
+    }
+
+    /// Where the record `rank`, one of its own, stands, if that can be told without a walk.
+    #[inline]
+    pub(crate) fn told(&self, rank: u64) -> Option<usize> {
+        if rank == self.first.rank {
+            return Some(self.first.offset);
         }
+        self.size().map(|size| self.first.offset + (rank - self.first.rank) as usize * size)
+    }
+
+    /// About where the record `rank`, one of its own, ends.
+    pub(crate) fn about_behind(&self, rank: u64) -> usize {
+        let bytes = (rank - self.first.rank + 2) as usize * self.mean_size();
+        (self.first.offset + bytes).min(self.behind.offset)
     }
 }
 
@@ -227,6 +254,12 @@ impl SparseIndex {
         self.sheet.is_some() || rank < self.next.rank
     }
 
+    /// The stretch of the record `rank` as by [`SparseIndex::stretch`], if the index knows it.
+    #[inline]
+    pub(crate) fn known_stretch(&self, rank: u64, end: Place) -> Option<Stretch> {
+        self.knows(rank).then(|| self.stretch(rank, end))
+    }
+
     /// Where the walk of this segment goes on.
     pub(crate) fn next(&self) -> Place {
         self.next
@@ -294,22 +327,14 @@ impl SparseIndex {
         self.stride *= 2;
     }
 
-    /// The place of the record `rank`, which the index [knows](SparseIndex::knows), or of the nearest known one before it;
-    /// of the segment, what stands before `end` is shown, and that record too.
-    pub(crate) fn at_or_before(&self, rank: u64, end: Place) -> Place {
-        self.stretch(rank, end).at_or_before(rank)
-    }
-
-    /// As [`SparseIndex::at_or_before`], without a place that is told by those of others.
-    pub(crate) fn mark_before(&self, rank: u64, end: Place) -> Place {
-        self.stretch(rank, end).first
-    }
-
-    fn stretch(&self, rank: u64, end: Place) -> Stretch {
+    /// The stretch of the record `rank`, which the index [knows](SparseIndex::knows); of the segment, what stands before
+    /// `end` is shown, and that record too.
+    #[inline]
+    pub(crate) fn stretch(&self, rank: u64, end: Place) -> Stretch {
         match &self.sheet {
-            Some(sheet) => sheet.stretch(rank, end),
+            Some(sheet) => sheet.stretch(rank, end).unwrap_or_else(|| Stretch::unknown(end)),
             // What lies behind the last mark is walked to from there.
-            None => self.stretch_at(((rank / self.stride) as usize).min(self.marks.len().saturating_sub(1))),
+            None => self.stretch_at(position(rank, self.stride).min(self.marks.len().saturating_sub(1))),
         }
     }
 }
@@ -343,10 +368,11 @@ mod tests {
     /// What stands in front of `rank`, as it is told, is in front of it and no further than `near`, as `places` has it.
     fn is_true(index: &SparseIndex, places: &[Place], rank: usize, end: Place, near: u64) {
         let rank = rank as u64;
-        for place in [index.at_or_before(rank, end), index.mark_before(rank, end)] {
-            assert_eq!(place, places[place.rank as usize], "for {rank}");
-            assert!(place.rank <= rank && rank - place.rank < near, "{place:?} for {rank}");
-        }
+        let stretch = index.stretch(rank, end);
+        let (first, told) = (stretch.first(), stretch.told(rank));
+        assert_eq!(first, places[first.rank as usize], "for {rank}");
+        assert!(first.rank <= rank && rank - first.rank < near, "{first:?} for {rank}");
+        assert!(told.is_none_or(|offset| offset == places[rank as usize].offset), "{told:?} for {rank}");
     }
 
     /// Learns records of these sizes, and finds every one of them from a place not far before it.
@@ -361,7 +387,7 @@ mod tests {
     /// How many of the records of these sizes have their own place told.
     fn told(index: &SparseIndex, count: u64) -> u64 {
         let end = index.next();
-        (0..count).filter(|rank| index.at_or_before(*rank, end).rank == *rank).count() as u64
+        (0..count).filter(|rank| index.stretch(*rank, end).told(*rank).is_some()).count() as u64
     }
 
     /// Sizes of which no two that follow each other are the same, and every two come to as much.
@@ -397,8 +423,8 @@ mod tests {
         learnt(&mut index, &in_turns(1000), 64);
         let place = |rank: u64| Place { offset: FRAMES_AT + rank as usize * 32, rank };
         let end = index.next();
-        assert_eq!(index.at_or_before(63, end), Place::FIRST);
-        assert_eq!(index.at_or_before(130, end), place(128));
+        assert_eq!(index.stretch(63, end).first(), Place::FIRST);
+        assert_eq!(index.stretch(130, end).first(), place(128));
         // Only those that have a mark; the sum of all sizes says nothing of each.
         assert_eq!(told(&index, 1000), 1000_u64.div_ceil(64));
     }
@@ -408,7 +434,7 @@ mod tests {
         let mut index = SparseIndex::default();
         learnt(&mut index, &[32; 1000], 64);
         assert_eq!(told(&index, 1000), 1000);
-        assert_eq!(index.mark_before(130, index.next()), Place { offset: FRAMES_AT + 128 * 32, rank: 128 });
+        assert_eq!(index.stretch(130, index.next()).first(), Place { offset: FRAMES_AT + 128 * 32, rank: 128 });
     }
 
     #[test]
@@ -446,7 +472,7 @@ mod tests {
             learnt(&mut index, &sizes, 128);
             assert_eq!((index.stride, index.marks.len()), (128, 3));
             assert_eq!(told(&index, 128) == 128, alike, "{first:?} {second:?}");
-            assert_eq!(index.at_or_before(130, index.next()).rank, 130);
+            assert!(index.stretch(130, index.next()).told(130).is_some());
         }
         // Again and again, and only the records behind the last mark are not alike.
         let mut index = SparseIndex::default();
@@ -499,7 +525,8 @@ mod tests {
             let last = ((capacity - FRAMES_AT) / HEADER - 1) as u64 / sheet.stride * sheet.stride;
             let place = Place { offset: MAX_CAPACITY - 8, rank: last };
             sheet.put(last, place.offset);
-            assert_eq!(sheet.stretch(last, place.behind(8)).at_or_before(last), place);
+            let stretch = sheet.stretch(last, place.behind(8)).expect("room");
+            assert_eq!(stretch.first(), place);
         }
     }
 
@@ -542,7 +569,7 @@ mod tests {
         for count in 1..=200 {
             let told = |end: Place| {
                 (0..end.rank as usize).for_each(|rank| is_true(&index, &places, rank, end, 64));
-                (0..end.rank).filter(|rank| index.at_or_before(*rank, end).rank == *rank).count()
+                (0..end.rank).filter(|rank| index.stretch(*rank, end).told(*rank).is_some()).count()
             };
             put_down(&sheet, &sizes[..count]);
             // All of what is shown now, as long as it is alike; and no less of what was shown before.

@@ -135,7 +135,10 @@ impl Snapshot {
     pub fn get(&self, seq: u64) -> Result<Option<Record<'_>>> {
         let view = &self.view;
         let Some(index) = view.segment_of(seq).filter(|_| seq >= view.first_seq) else { return Ok(None) };
-        Record::of(view, view.find(index, seq)?).map(Some)
+        match view.find_at_once(index, seq) {
+            Some((place, payload)) => Ok(Some(Record { seq, tag: place.header.tag, payload, view, place })),
+            None => Record::of(view, view.find(index, seq)?).map(Some),
+        }
     }
 }
 

@@ -182,6 +182,12 @@ impl Segment {
         Ok(&prefix[..(end.offset - FRAMES_AT).min(prefix.len())])
     }
 
+    /// As [`Segment::frames`], if the map was made.
+    #[inline]
+    pub(crate) fn mapped_frames(&self, end: End) -> Option<&[u8]> {
+        self.map.get()?.prefix().get(..end.offset - FRAMES_AT)
+    }
+
     /// The map, made at the first call: from then on the segment can be read even when its file was removed.
     pub(crate) fn map(&self) -> Result<&Arc<Map>> {
         match self.map.get() {
