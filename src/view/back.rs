@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use crate::format::ALIGN;
 use crate::format::frame;
 use crate::index::{Budget, Place, SparseIndex};
-use crate::view::{Located, View, check_end, damaged, ends, known_stretch, passed, verify};
+use crate::view::find::known_stretch;
+use crate::view::{Located, View, check_end, damaged, ends, passed, verify};
 
 /// Records that are walked through at once, at most, by the marks that all share: where these are further apart, for want
 /// of memory, a walk makes marks of its own.

@@ -1,13 +1,14 @@
 //! What a view of a log is made of, and how one walks through it: every checksum is verified before anything is shown.
 
 mod back;
+mod find;
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::frame::{self, HEADER, Header};
 use crate::format::segment::FRAMES_AT;
-use crate::index::{Place, SparseIndex, Stretch};
+use crate::index::Place;
 use crate::segment::{End, Segment};
 use crate::storage::StoredFile;
 
@@ -57,109 +58,10 @@ impl View {
         shown.partition_point(|segment| segment.base_seq() <= seq).saturating_sub(1)
     }
 
-    /// Where the record `seq` of segment `index` stands.
-    pub(crate) fn locate(&self, index: usize, seq: u64) -> Result<usize> {
-        let (segment, end) = (&self.segments[index], self.end_of(index));
-        let rank = seq - segment.base_seq();
-        let stretch = known_stretch(&mut segment.index(), segment, end, rank)?;
-        let told = stretch.told(rank).map(|offset| Place { offset, rank });
-        match told.filter(|place| passed(segment, end, *place).is_ok()) {
-            Some(place) => Ok(place.offset),
-            None => walk(segment, end, &stretch, rank),
-        }
-    }
-
-    /// The record `seq` of segment `index` and its payload, if its place can be told, what is there was brought in, and it
-    /// verifies; if not, [`View::find`] says why.
-    #[inline]
-    pub(crate) fn find_at_once(&self, index: usize, seq: u64) -> Option<(Located, &[u8])> {
-        let (segment, end) = (&self.segments[index], self.end_of(index));
-        let rank = seq - segment.base_seq();
-        let at = segment.index().known_stretch(rank, end.place())?.told(rank)?;
-        let (frames, held) = (segment.mapped_frames(end)?, segment.held_to(at));
-        if at + HEADER > held {
-            return None;
-        }
-        touch();
-        let header = frame::peek(frames, at).filter(|header| header.seq == seq)?;
-        let whole = at + header.frame_size() <= held && frame::verifies(frames, at, &header, segment.salt());
-        whole.then(|| (Located { index, at, header }, frame::payload(frames, at, &header)))
-    }
-
-    /// The record `seq` of segment `index`, verified.
-    pub(crate) fn find(&self, index: usize, seq: u64) -> Result<Located> {
-        let (segment, end) = (&self.segments[index], self.end_of(index));
-        let rank = seq - segment.base_seq();
-        let stretch = known_stretch(&mut segment.index(), segment, end, rank)?;
-        let told = stretch.told(rank).and_then(|at| Some((at, verify(segment, end, at, seq).ok()?)));
-        let (at, header) = match told {
-            Some(found) => found,
-            // Either it has to be walked to, or it is damaged: what is damaged in front of it is said first then, as if
-            // its place had not been told.
-            None => {
-                let at = walk(segment, end, &stretch, rank)?;
-                (at, verify(segment, end, at, seq)?)
-            }
-        };
-        Ok(Located { index, at, header })
-    }
-
     /// The payload of a frame that was verified.
     pub(crate) fn payload(&self, place: Located) -> Result<&[u8]> {
         let frames = self.segments[place.index].frames(self.end_of(place.index))?;
         Ok(frame::payload(frames, place.at, &place.header))
-    }
-}
-
-/// The stretch of the `rank`th record of `segment`, walking on from what `index` knows if need be.
-fn known_stretch(index: &mut SparseIndex, segment: &Segment, end: End, rank: u64) -> Result<Stretch> {
-    while !index.knows(rank) {
-        let Place { offset, rank } = index.next();
-        let header = verify(segment, end, offset, segment.base_seq() + rank)?;
-        index.learn(header.frame_size());
-    }
-    Ok(index.stretch(rank, end.place()))
-}
-
-/// Bytes that memory gives at once, at least.
-const LINE: usize = 64;
-/// Longer records are not worth fetching for the sake of their headers.
-const SHORT: usize = 8 * LINE;
-/// Bytes that are fetched together, at most: fewer than the innermost cache holds.
-const TOGETHER: usize = 16 << 10;
-
-/// Where the record `wanted` of `segment` stands, counted from its first, going there from the front of its `stretch` over
-/// whole headers.
-fn walk(segment: &Segment, end: End, stretch: &Stretch, wanted: u64) -> Result<usize> {
-    let frames = segment.frames(end)?;
-    let mut place = stretch.first();
-    let about = if stretch.mean_size() <= SHORT { stretch.about_behind(wanted) } else { place.offset };
-    let (mut held, mut fetched) = (place.offset, place.offset);
-    while place.rank < wanted {
-        touch();
-        let Place { offset, rank } = place;
-        if offset + HEADER > held {
-            segment.bring_in(offset, (offset + HEADER).min(end.offset))?;
-            held = segment.held_to(offset);
-        }
-        if offset >= fetched {
-            fetched = about.min(held).min(offset + TOGETHER);
-            fetch(frames, offset, fetched);
-        }
-        let seq = segment.base_seq() + rank;
-        let behind = frame::pass(frames, offset, seq).ok_or_else(|| damaged(segment, end, offset, seq))?;
-        place = Place { offset: behind, rank: rank + 1 };
-    }
-    Ok(place.offset)
-}
-
-/// Has memory give the bytes from `from` to `to` together: each header says where the next one is, and a walk would wait
-/// for one after the other.
-fn fetch(frames: &[u8], from: usize, to: usize) {
-    let index = |offset: usize| offset.saturating_sub(FRAMES_AT);
-    let bytes = frames.get(index(from)..index(to.max(from))).unwrap_or_default();
-    for byte in bytes.iter().step_by(LINE) {
-        std::hint::black_box(*byte);
     }
 }
 
