@@ -232,7 +232,7 @@ mod tests {
 
     /// Frames of 224 and of 32 bytes, by turns of `turn` records, of which 128 bytes is the mean.
     fn sizes(turn: usize) -> Vec<usize> {
-        (0..1000).map(|rank| if rank / turn % 2 == 0 { 224 } else { 32 }).collect()
+        (0..1000).map(|rank| if (rank / turn).is_multiple_of(2) { 224 } else { 32 }).collect()
     }
 
     const MEAN: usize = 128;
