@@ -143,18 +143,29 @@ impl Stretch {
         self.alike.then(|| self.mean_size())
     }
 
+    /// Whether its records are alike, and one of `size` bytes is not like them.
+    fn excludes(&self, size: usize) -> bool {
+        let (bytes, records) = self.extent();
+        self.alike && records * size != bytes
+    }
+
     /// The bytes of its records, in the mean.
     #[inline]
     pub(crate) fn mean_size(&self) -> usize {
-        let bytes = self.behind.offset.saturating_sub(self.first.offset);
-        let records = self.behind.rank.saturating_sub(self.first.rank) as usize;
-        // A division would be waited for before anything can be fetched, and most stretches are complete.
-        let mean = if records.is_power_of_two() {
-            Some(bytes >> records.trailing_zeros())
+        let (bytes, records) = self.extent();
+        if records.is_power_of_two() {
+            // A division would be waited for before anything can be fetched, and most stretches are complete.
+            bytes >> records.trailing_zeros()
         } else {
-            bytes.checked_div(records)
-        };
-        mean.unwrap_or(0)
+            bytes.checked_div(records).unwrap_or(0)
+        }
+    }
+
+    /// Its bytes, and how many records that is.
+    #[inline]
+    fn extent(&self) -> (usize, usize) {
+        let bytes = self.behind.offset.saturating_sub(self.first.offset);
+        (bytes, self.behind.rank.saturating_sub(self.first.rank) as usize)
     }
 
     /// The place of its first record.
@@ -270,7 +281,7 @@ impl SparseIndex {
         // Once one had no room, those behind it would not stand where they are looked for.
         if self.is_due() && self.has_room() && self.is_due() {
             self.marks.push(mark_at(self.next.offset));
-        } else if self.last_stretch().size().is_some_and(|alike| alike != size)
+        } else if self.last_stretch().excludes(size)
             && let Some(mark) = self.marks.last_mut()
         {
             *mark &= !ALIKE;

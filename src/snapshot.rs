@@ -126,9 +126,10 @@ impl Snapshot {
 
     /// The record `seq`; `None` if it is not in this view.
     ///
-    /// It is found from one that is at most 63 records in front of it, in a segment whose records this handle appended or
-    /// an earlier lookup has come by; else the records up to it are walked through, once. (Further in front in segments
-    /// of more than 384 MiB, and with little [`Options::index_memory`](crate::Options::index_memory).)
+    /// In a segment whose records this handle appended or an earlier lookup has come by, it is found at once if the up to
+    /// 64 records around it occupy as many bytes each, and else from one that is at most 63 records in front of it; in
+    /// others the records up to it are walked through, once. (More records around it or in front of it in segments of more
+    /// than 384 MiB, and with little [`Options::index_memory`](crate::Options::index_memory).)
     ///
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) if the way there is damaged.
