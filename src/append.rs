@@ -161,6 +161,7 @@ impl Writer {
         copy(&mut bytes[HEADER..HEADER + len]);
         let header = Header::new(self.at, len as u32, self.next_seq, watermark(&self.segment, self.at), true, tag);
         frame::seal(bytes, &header, self.at, self.segment.salt());
+        self.notes.take(self.next_seq, self.at, size);
         Ok(Attempt::Done(self.publish(size, 1).first))
     }
 
@@ -190,6 +191,7 @@ impl Writer {
         frame::seal(frame, &header(len as u32), at, self.segment.salt());
         scratch.touched = 0;
         drop(scratch);
+        self.notes.take(self.next_seq, at, size);
         Ok(Ok(self.publish(size, 1).first))
     }
 
@@ -218,7 +220,7 @@ impl Writer {
             let commit = size == frame.len() || planted(Bug::BatchWithoutCommit);
             let header = Header::new(at, len, seq, watermark(&self.segment, at), commit, tag);
             frame::seal(&mut frame[..size], &header, at, self.segment.salt());
-            self.notes.take(seq, at);
+            self.notes.take(seq, at, size);
             (at, seq) = (at + size, seq + 1);
         }
         scratch.touched = 0;
@@ -226,12 +228,11 @@ impl Writer {
         Ok(Attempt::Done(self.publish(need, records.len() as u64)))
     }
 
-    /// Shows the next `records` records, `size` bytes, and then closes the segment before, if this is the first record
+    /// Shows the next `records` records, `size` bytes, which are noted, and then closes the segment before, if this is the first record
     /// behind it.
     #[inline]
     fn publish(&mut self, size: usize, records: u64) -> Seqs {
         let seqs = Seqs::new(self.next_seq, records);
-        self.notes.take(self.next_seq, self.at);
         self.at += size;
         self.next_seq += records;
         count(&self.counts.records, records);
@@ -344,27 +345,35 @@ impl Writer {
     }
 }
 
-/// What the writer puts down of where records stand: a comparison for each, a store for every so many.
+/// What the writer puts down of where records stand: two comparisons for each, a store or two for every so many.
 struct Notes {
     sheet: Option<Arc<Sheet>>,
     base_seq: u64,
     /// The next record whose place is put down.
     due: u64,
+    /// Bytes of each record since the last one whose place was put down; `DIFFERENT` once they are not of one size.
+    alike: usize,
 }
+
+/// The size of no record.
+const DIFFERENT: usize = 0;
 
 impl Notes {
     /// Of `segment`, which has no records if it has a sheet.
     fn of(segment: &Segment) -> Self {
         let (sheet, base_seq) = (segment.index().sheet(), segment.base_seq());
         let due = if sheet.is_some() { base_seq } else { u64::MAX };
-        Self { sheet, base_seq, due }
+        Self { sheet, base_seq, due, alike: DIFFERENT }
     }
 
-    /// The record `seq` stands at `offset`.
+    /// The record `seq` stands at `offset` and occupies `size` bytes; it is published only after this.
     #[inline]
-    fn take(&mut self, seq: u64, offset: usize) {
+    fn take(&mut self, seq: u64, offset: usize, size: usize) {
         if seq == self.due {
             self.put_down(offset);
+            self.alike = size;
+        } else if size != self.alike && self.alike != DIFFERENT {
+            self.put_down_difference(seq);
         }
     }
 
@@ -372,6 +381,13 @@ impl Notes {
         if let Some(sheet) = &self.sheet {
             sheet.put(self.due - self.base_seq, offset);
             self.due += sheet.stride();
+        }
+    }
+
+    fn put_down_difference(&mut self, seq: u64) {
+        self.alike = DIFFERENT;
+        if let Some(sheet) = &self.sheet {
+            sheet.differ(seq - self.base_seq);
         }
     }
 }

@@ -40,6 +40,12 @@ impl Presence {
         self.word(stretch).load(Ordering::Acquire) & bit(stretch) != 0
     }
 
+    /// Up to where bytes from `at` on were brought in, `at` itself if that was not.
+    pub(crate) fn held_to(&self, at: usize) -> usize {
+        let stretch = at / STRETCH;
+        if self.has(stretch) { (stretch + 1) * STRETCH } else { at }
+    }
+
     #[cold]
     fn bring_missing<E>(&self, range: Range<usize>, call: impl Fn(Range<usize>) -> Result<(), E>) -> Result<(), E> {
         for stretch in self.missing(range.clone()) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::view::{BackCursor, Cursor, Located, View, verify};
+use crate::view::{BackCursor, Cursor, Located, View};
 
 /// An immutable view of a log.
 ///
@@ -126,19 +126,20 @@ impl Snapshot {
 
     /// The record `seq`; `None` if it is not in this view.
     ///
-    /// It is found from one that is at most 63 records in front of it, in a segment whose records this handle appended or
-    /// an earlier lookup has come by; else the records up to it are walked through, once. (Further in front in segments
-    /// of more than 384 MiB, and with little [`Options::index_memory`](crate::Options::index_memory).)
+    /// In a segment whose records this handle appended or an earlier lookup has come by, it is found at once if the up to
+    /// 64 records around it occupy as many bytes each, and else from one that is at most 63 records in front of it; in
+    /// others the records up to it are walked through, once. (More records around it or in front of it in segments of more
+    /// than 384 MiB, and with little [`Options::index_memory`](crate::Options::index_memory).)
     ///
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) if the way there is damaged.
     pub fn get(&self, seq: u64) -> Result<Option<Record<'_>>> {
         let view = &self.view;
         let Some(index) = view.segment_of(seq).filter(|_| seq >= view.first_seq) else { return Ok(None) };
-        let at = view.locate(index, seq)?;
-        let (segment, end) = (&view.segments[index], view.end_of(index));
-        let header = verify(segment, end, at, seq)?;
-        Record::of(view, Located { index, at, header }).map(Some)
+        match view.find_at_once(index, seq) {
+            Some((place, payload)) => Ok(Some(Record { seq, tag: place.header.tag, payload, view, place })),
+            None => Record::of(view, view.find(index, seq)?).map(Some),
+        }
     }
 }
 
@@ -147,8 +148,7 @@ impl Snapshot {
     pub(crate) fn end_of(&self, seq: u64) -> Result<Option<(usize, bool)>> {
         let view = &self.view;
         let Some(index) = view.segment_of(seq) else { return Ok(None) };
-        let at = view.locate(index, seq)?;
-        let header = verify(&view.segments[index], view.end_of(index), at, seq)?;
+        let Located { at, header, .. } = view.find(index, seq)?;
         Ok(Some((at + header.frame_size(), header.commit)))
     }
 }

@@ -14,10 +14,12 @@ fn mixed(n: u64) -> u64 {
     z ^ (z >> 27)
 }
 
-/// The record `seq` of one life of the log: of a length of its own.
+/// The record `seq` of one life of the log: of a length of its own, or of the same as some of those around it.
 fn body(seq: u64, life: u64) -> Vec<u8> {
     let mut bytes = [seq.to_le_bytes(), life.to_le_bytes()].concat();
-    bytes.resize(16 + (mixed(seq ^ life << 32) % 200) as usize, seq as u8);
+    let run = seq / 150;
+    let dice = if run.is_multiple_of(2) { seq } else { run };
+    bytes.resize(16 + (mixed(dice ^ life << 32) % 200) as usize, seq as u8);
     bytes
 }
 

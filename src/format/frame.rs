@@ -121,6 +121,19 @@ pub(crate) fn peek(frames: &[u8], at: usize) -> Option<Header> {
     (fits && fields[FLAGS] & !COMMIT == 0 && fields[RESERVED] == 0).then_some(header)
 }
 
+/// Where the frame behind the one at `at` begins, iff that has the number `seq` and its header is one by [`peek`]: of a
+/// frame that was verified before and is only passed.
+#[inline]
+pub(crate) fn pass(frames: &[u8], at: usize, seq: u64) -> Option<usize> {
+    let rest = frames.get(at.checked_sub(FRAMES_AT)?..)?;
+    let fields = rest.first_chunk::<HEADER>()?;
+    let (len, flags) = (get_u32(fields, LEN) as usize, get_u16(fields, FLAGS));
+    // A `len` from 32 bits cannot overflow; and one that is too long does not fit.
+    let size = (HEADER + len).next_multiple_of(ALIGN);
+    let sound = size <= rest.len() && len <= MAX_LEN && flags & !u16::from(COMMIT) == 0;
+    (sound && get_u64(fields, SEQ) == seq).then_some(at + size)
+}
+
 /// The header at `at` as it stands, whatever its fields are.
 pub(crate) fn raw(frames: &[u8], at: usize) -> Option<Header> {
     fields(frames, at).map(|(_, header)| header)

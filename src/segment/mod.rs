@@ -41,6 +41,11 @@ impl End {
         ((self.offset / ALIGN) as u64) << 32 | self.count
     }
 
+    /// Where the next record would stand.
+    pub(crate) fn place(self) -> Place {
+        Place { offset: self.offset, rank: self.count }
+    }
+
     fn unpack(word: u64) -> Self {
         Self { offset: (word >> 32) as usize * ALIGN, count: word & u64::from(u32::MAX) }
     }
@@ -144,8 +149,8 @@ impl Segment {
 
     /// Nothing is appended to it any more.
     pub(crate) fn settle_index(&self) {
-        let End { offset, count } = self.end();
-        self.index().settle(Place { offset, rank: count });
+        let end = self.end().place();
+        self.index().settle(end);
     }
 
     /// Its ordinal.
@@ -184,6 +189,12 @@ impl Segment {
     pub(crate) fn frames(&self, end: End) -> Result<&[u8]> {
         let prefix = self.map()?.prefix();
         Ok(&prefix[..(end.offset - FRAMES_AT).min(prefix.len())])
+    }
+
+    /// As [`Segment::frames`], if the map was made.
+    #[inline]
+    pub(crate) fn mapped_frames(&self, end: End) -> Option<&[u8]> {
+        self.map.get()?.prefix().get(..end.offset - FRAMES_AT)
     }
 
     /// The map, made at the first call: from then on the segment can be read even when its file was removed.
@@ -339,6 +350,11 @@ impl Segment {
             map.will_need(next);
             Ok(())
         })
+    }
+
+    /// Up to where bytes from `at` on were brought in, `at` itself if that was not.
+    pub(crate) fn held_to(&self, at: usize) -> usize {
+        self.present.held_to(at)
     }
 
     /// Damage at `offset`, where the record `expected_seq` should be.

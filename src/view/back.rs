@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use crate::format::ALIGN;
 use crate::format::frame;
 use crate::index::{Budget, Place, SparseIndex};
-use crate::view::{Located, View, check_end, damaged, ends, known_place, passed, verify};
+use crate::view::find::known_stretch;
+use crate::view::{Located, View, check_end, damaged, ends, passed, verify};
 
 /// Records that are walked through at once, at most, by the marks that all share: where these are further apart, for want
 /// of memory, a walk makes marks of its own.
@@ -141,7 +142,7 @@ impl BackCursor {
     fn mark(&mut self, view: &View, rank: u64) -> Result<Place> {
         let (segment, end) = (&view.segments[self.index], view.end_of(self.index));
         if self.own.as_ref().is_none_or(|(index, _)| *index != self.index) {
-            let shared = known_place(&mut segment.index(), segment, end, rank)?;
+            let shared = known_stretch(&mut segment.index(), segment, end, rank)?.first();
             if rank - shared.rank < LONGEST {
                 return Ok(shared);
             }
@@ -150,9 +151,10 @@ impl BackCursor {
             self.own = Some((self.index, own));
         }
         match &mut self.own {
-            Some((_, own)) => known_place(own, segment, end, rank),
-            None => known_place(&mut segment.index(), segment, end, rank),
+            Some((_, own)) => known_stretch(own, segment, end, rank),
+            None => known_stretch(&mut segment.index(), segment, end, rank),
         }
+        .map(|stretch| stretch.first())
     }
 }
 

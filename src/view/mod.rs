@@ -1,13 +1,14 @@
 //! What a view of a log is made of, and how one walks through it: every checksum is verified before anything is shown.
 
 mod back;
+mod find;
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::frame::{self, HEADER, Header};
 use crate::format::segment::FRAMES_AT;
-use crate::index::{Place, SparseIndex};
+use crate::index::Place;
 use crate::segment::{End, Segment};
 use crate::storage::StoredFile;
 
@@ -57,32 +58,11 @@ impl View {
         shown.partition_point(|segment| segment.base_seq() <= seq).saturating_sub(1)
     }
 
-    /// Where the record `seq` of segment `index` stands.
-    pub(crate) fn locate(&self, index: usize, seq: u64) -> Result<usize> {
-        let (segment, end) = (&self.segments[index], self.end_of(index));
-        let rank = seq - segment.base_seq();
-        let mut place = known_place(&mut segment.index(), segment, end, rank)?;
-        while place.rank < rank {
-            place = place.behind(passed(segment, end, place)?.frame_size());
-        }
-        Ok(place.offset)
-    }
-
     /// The payload of a frame that was verified.
     pub(crate) fn payload(&self, place: Located) -> Result<&[u8]> {
         let frames = self.segments[place.index].frames(self.end_of(place.index))?;
         Ok(frame::payload(frames, place.at, &place.header))
     }
-}
-
-/// A place at or before the `rank`th record of `segment`, walking on from what `index` knows if need be.
-fn known_place(index: &mut SparseIndex, segment: &Segment, end: End, rank: u64) -> Result<Place> {
-    while !index.knows(rank) {
-        let Place { offset, rank } = index.next();
-        let header = verify(segment, end, offset, segment.base_seq() + rank)?;
-        index.learn(header.frame_size());
-    }
-    Ok(index.at_or_before(rank))
 }
 
 /// The header of the frame at `place`, which was whole when the index learnt of what is behind it.
@@ -269,17 +249,25 @@ mod tests {
         options.background(Background::Caller).sync_mode(SyncMode::None).open(dir.path()).expect("a log")
     }
 
+    /// The payload of the record `seq`: eight bytes, and in `mixed` ones up to two words more.
+    fn payload(seq: u64, mixed: bool) -> Vec<u8> {
+        let more = if mixed { (seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as usize % 17 } else { 0 };
+        let mut payload = seq.to_le_bytes().to_vec();
+        payload.resize(size_of::<u64>() + more, 0xa5);
+        payload
+    }
+
     /// A log of several segments, with batches here and there.
-    fn log(index_memory: usize) -> (tempfile::TempDir, Wal) {
+    fn log(index_memory: usize, mixed: bool) -> (tempfile::TempDir, Wal) {
         let dir = tempfile::tempdir().expect("a directory");
         let wal = open(&dir, index_memory);
         while wal.positions().last < COUNT {
             let last = wal.positions().last;
             if last.is_multiple_of(7) {
-                let batch: Vec<_> = (1..10).map(|more| (last + more).to_le_bytes()).collect();
+                let batch: Vec<_> = (1..10).map(|more| payload(last + more, mixed)).collect();
                 drop(wal.submit_batch(&batch).expect("a batch"));
             } else {
-                wal.append(&(last + 1).to_le_bytes()).expect("an append");
+                wal.append(&payload(last + 1, mixed)).expect("an append");
             }
         }
         (dir, wal)
@@ -287,7 +275,7 @@ mod tests {
 
     fn get(snapshot: &Snapshot, seq: u64) {
         let record = snapshot.get(seq).expect("no damage").expect("a record");
-        assert_eq!((record.seq(), record.payload()), (seq, &seq.to_le_bytes()[..]));
+        assert_eq!((record.seq(), &record.payload()[..size_of::<u64>()]), (seq, &seq.to_le_bytes()[..]));
     }
 
     /// The most headers for one lookup of any record, the last ones first.
@@ -298,14 +286,25 @@ mod tests {
 
     #[test]
     fn a_record_that_this_handle_appended_is_found_at_once_by_64_headers_at_most() {
-        let (_dir, wal) = log(1 << 20);
+        let (_dir, wal) = log(1 << 20, true);
         assert_eq!(most(&wal.snapshot()), 64);
         assert!(touched(|| wal.snapshot().replay(COUNT - 1).is_ok()) <= 64);
     }
 
     #[test]
+    fn a_record_among_others_of_its_size_is_found_by_its_own_header() {
+        let (dir, wal) = log(1 << 20, false);
+        assert_eq!(most(&wal.snapshot()), 1);
+        assert_eq!(touched(|| wal.snapshot().replay(COUNT - 1).is_ok()), 1);
+        drop(wal);
+        let snapshot = Reader::open(dir.path()).expect("a reader").snapshot().expect("a snapshot");
+        assert!(touched(|| most(&snapshot)) > snapshot.last_seq());
+        assert_eq!(most(&snapshot), 1);
+    }
+
+    #[test]
     fn a_record_of_an_earlier_handle_is_found_by_64_headers_once_its_segment_was_walked_through() {
-        let (dir, wal) = log(1 << 20);
+        let (dir, wal) = log(1 << 20, true);
         drop(wal);
         let wal = open(&dir, 1 << 20);
         let reader = Reader::open(dir.path()).expect("a reader");
@@ -320,12 +319,12 @@ mod tests {
     #[test]
     fn with_less_memory_a_lookup_comes_by_more_headers_and_finds_the_same() {
         // Sixteen marks for each of a handful of segments: eight of them at least are used.
-        let (_dir, wal) = log(512);
+        let (_dir, wal) = log(512, true);
         let snapshot = wal.snapshot();
         most(&snapshot);
         let most = most(&snapshot);
         assert!(most > 64 && most < COUNT, "{most}");
-        let (_dir, wal) = log(0);
+        let (_dir, wal) = log(0, true);
         get(&wal.snapshot(), 1);
         get(&wal.snapshot(), COUNT / 2);
     }
@@ -333,7 +332,7 @@ mod tests {
     #[test]
     fn a_replay_backwards_comes_by_each_header_a_few_times() {
         for (memory, times) in [(1 << 20, 4), (512, 6), (0, 6)] {
-            let (_dir, wal) = log(memory);
+            let (_dir, wal) = log(memory, memory != 0);
             let snapshot = wal.snapshot();
             let mut expected = snapshot.last_seq();
             let touched = touched(|| {

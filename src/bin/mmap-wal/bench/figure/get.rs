@@ -6,7 +6,7 @@ use std::time::Instant;
 use mmap_wal::SyncMode;
 
 use crate::bench::figure::PAYLOAD;
-use crate::bench::floor::memory::{frame_size, frames, look_up};
+use crate::bench::floor::memory::{frames_of, look_up};
 use crate::bench::ground::{Ground, Measured};
 use crate::bench::latency::Latencies;
 use crate::bench::row::{Goal, Round, Row, Unit};
@@ -15,61 +15,76 @@ use crate::failure::{FAILED, Failure};
 /// Looked up between two looks at the clock, which costs about as much as one.
 const AT_ONCE: usize = 32;
 
-/// The median of a lookup, of one after the other with no pause.
+/// The median of a lookup, of one after the other with no pause: of records that are all of one size, and that are not.
 pub(crate) fn get(ground: &Ground) -> Result<Measured, Failure> {
-    let count: u64 = ground.pick(20_000, 1_000_000, 1_000_000);
-    let samples = ground.pick(100, 5000, 20_000);
-    let (_scratch, wal) = ground.log("get", SyncMode::None)?;
-    for _ in 0..count {
-        wal.append(&PAYLOAD)?;
+    let count: usize = ground.pick(20_000, 1_000_000, 1_000_000);
+    let alike = vec![PAYLOAD.len(); count];
+    let mixed: Vec<usize> = numbers().map(|number| 100 + number as usize % 57).take(count).collect();
+    let rows = vec![
+        row_of(ground, "get", format!("get at random of {count} records, warm, median"), Some(1.2), &alike)?,
+        row_of(
+            ground,
+            "get-mixed",
+            format!("get at random of {count} records of 100 to 156 B, warm, median"),
+            None,
+            &mixed,
+        )?,
+    ];
+    Ok(Measured { rows, ..Measured::default() })
+}
+
+/// Of records whose payloads are of these lengths.
+fn row_of(ground: &Ground, name: &str, what: String, most: Option<f64>, lens: &[usize]) -> Result<Row, Failure> {
+    let (_scratch, wal) = ground.log(name, SyncMode::None)?;
+    let payload = vec![PAYLOAD[0]; lens.iter().copied().max().unwrap_or(0)];
+    for len in lens {
+        wal.append(&payload[..*len])?;
     }
     let snapshot = wal.snapshot();
-    let memory = frames(count as usize, PAYLOAD.len());
-    let size = frame_size(PAYLOAD.len());
+    let (memory, places) = frames_of(lens);
+    let count = lens.len() as u64;
     // Everything is in memory and known where it can be.
     for seq in 1..=count {
         snapshot.get(seq)?;
     }
-    let order = random_order(samples * AT_ONCE, count);
+    let order = random_order(ground.pick(100, 5000, 20_000) * AT_ONCE, count);
+    let known: Vec<u64> = order.iter().map(|seq| places[*seq as usize - 1] as u64).collect();
     let mut ours = || {
         each(&order, |seq| match snapshot.get(seq)? {
             Some(record) => Ok(record.payload()[0]),
             None => Err(lost(seq)),
         })
     };
-    let mut floor = || {
-        let at = |seq: u64| (seq - 1) as usize * size;
-        each(&order, |seq| look_up(&memory, at(seq)).ok_or_else(|| lost(seq)))
-    };
+    let mut floor = || each(&known, |at| look_up(&memory, at as usize).ok_or_else(|| lost(at)));
     let rounds = ground.interleave([&mut ours, &mut floor])?;
     let rounds = rounds.into_iter().map(|[ours, floor]| Round::beside(ours, floor)).collect();
-    let what = format!("get at random of {count} records, warm, median");
-    let row = Row::new("get", what, Unit::Nanos, Goal::Low(Some(1.2)));
     let floor = "checksum and touch at a known offset, in memory";
-    Ok(Measured { rows: vec![row.floor(floor).rounds(rounds)], ..Measured::default() })
+    Ok(Row::new(name, what, Unit::Nanos, Goal::Low(most)).floor(floor).rounds(rounds))
 }
 
-/// The median time of one lookup, in nanoseconds.
-fn each(order: &[u64], mut look: impl FnMut(u64) -> Result<u8, Failure>) -> Result<f64, Failure> {
+/// The median time of one lookup, in nanoseconds, of what is `wanted`.
+fn each(wanted: &[u64], mut look: impl FnMut(u64) -> Result<u8, Failure>) -> Result<f64, Failure> {
     let mut latencies = Latencies::new();
-    for seqs in order.chunks_exact(AT_ONCE) {
+    for wanted in wanted.chunks_exact(AT_ONCE) {
         let start = Instant::now();
-        for seq in seqs {
-            black_box(look(*seq)?);
+        for one in wanted {
+            black_box(look(*one)?);
         }
         latencies.record(start.elapsed().as_nanos() as u64);
     }
     Ok(latencies.median() / AT_ONCE as f64)
 }
 
-/// Numbers from 1 to `most` in no order, by Knuth's linear congruential generator: the upper bits are random enough.
+/// Numbers from 1 to `most` in no order.
 fn random_order(count: usize, most: u64) -> Vec<u64> {
-    let mut state = 1_u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 32) % most + 1
-    };
-    (0..count).map(|_| next()).collect()
+    numbers().map(|number| number % most + 1).take(count).collect()
+}
+
+/// Numbers of 32 bits by Knuth's linear congruential generator, of which the upper bits are random enough.
+fn numbers() -> impl Iterator<Item = u64> {
+    let next =
+        |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+    std::iter::successors(Some(1), next).skip(1).map(|state: u64| state >> 32)
 }
 
 fn lost(seq: u64) -> Failure {

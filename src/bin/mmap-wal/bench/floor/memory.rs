@@ -64,12 +64,23 @@ pub(crate) fn touched(len: usize) -> Vec<u8> {
 
 /// `count` frames of payloads of `len` bytes, back to back.
 pub(crate) fn frames(count: usize, len: usize) -> Vec<u8> {
-    let (size, payload) = (frame_size(len), vec![0xa5_u8; len]);
-    let mut memory = touched(count * size);
-    for (seq, frame) in memory.chunks_exact_mut(size).enumerate() {
-        encode(frame, seq as u64 + 1, &payload);
+    frames_of(&vec![len; count]).0
+}
+
+/// Frames of payloads of these lengths, back to back, and where each of them stands.
+pub(crate) fn frames_of(lens: &[usize]) -> (Vec<u8>, Vec<usize>) {
+    let mut end = 0;
+    let mut place = |len: &usize| {
+        end += frame_size(*len);
+        end - frame_size(*len)
+    };
+    let places: Vec<usize> = lens.iter().map(&mut place).collect();
+    let payload = vec![0xa5_u8; lens.iter().copied().max().unwrap_or(0)];
+    let mut memory = touched(end);
+    for (seq, (at, len)) in (1..).zip(places.iter().zip(lens)) {
+        encode(&mut memory[*at..], seq, &payload[..*len]);
     }
-    memory
+    (memory, places)
 }
 
 /// Whether the frame at the front of `frames` verifies, and its size.
@@ -108,6 +119,14 @@ mod tests {
         assert_eq!(look_up(&frames, frame_size(13)), Some(0xa5));
         frames[2 * frame_size(13) + HEADER] ^= 1;
         assert_eq!(verify_all(&frames), 2);
+    }
+
+    #[test]
+    fn frames_of_any_lengths_verify_where_they_are_said_to_stand() {
+        let (frames, places) = frames_of(&[5, 0, 130]);
+        assert_eq!(places, [0, frame_size(5), frame_size(5) + frame_size(0)]);
+        assert_eq!(verify_all(&frames), 3);
+        assert_eq!(look_up(&frames, places[2]), Some(0xa5));
     }
 
     #[test]
