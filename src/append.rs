@@ -228,8 +228,8 @@ impl Writer {
         Ok(Attempt::Done(self.publish(need, records.len() as u64)))
     }
 
-    /// Shows the next `records` records, `size` bytes, which are noted, and then closes the segment before, if this is the first record
-    /// behind it.
+    /// Shows the next `records` records, `size` bytes, which are noted, and then closes the segment before, if this is the
+    /// first record behind it.
     #[inline]
     fn publish(&mut self, size: usize, records: u64) -> Seqs {
         let seqs = Seqs::new(self.next_seq, records);
