@@ -5,7 +5,9 @@
 //! poisons the log before anybody is woken, and is never tried again: after an error Linux marks the pages clean, so a
 //! second sync would succeed without having written them.
 
+mod gather;
 mod leader;
+mod state;
 mod turns;
 
 use std::collections::VecDeque;
@@ -21,29 +23,11 @@ use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Instant, Mutex, MutexGuard, lock};
-use crate::wakers::{self, Wakers};
+use crate::wakers;
 use crate::watch::{Watch, Watching};
 use leader::{Job, Leadership};
-use turns::{Bench, Turns};
-
-/// A segment that is not known to be durable whole.
-struct Part {
-    segment: Arc<Segment>,
-    synced: usize,
-}
-
-struct State {
-    live: Live,
-    parts: VecDeque<Part>,
-    leading: bool,
-    turns: Turns,
-    failure: Option<Arc<Error>>,
-    closed: bool,
-    wakers: Wakers,
-    syncs: Syncs,
-    /// For every cut at the back, the last seq that was kept; the count of them is the epoch.
-    cuts: Vec<u64>,
-}
+use state::{Part, State};
+use turns::Bench;
 
 /// The state, and who waits for it to change.
 pub(crate) struct Commit {
@@ -65,21 +49,9 @@ pub(crate) struct Commit {
 impl Commit {
     /// The state of a log of which everything is durable.
     pub(crate) fn new(live: Live) -> Self {
-        let active = Arc::clone(live.active());
-        let part = Part { synced: active.end().offset, segment: active };
         Self {
             durable_seq: AtomicU64::new(live.durable_seq),
-            state: Mutex::new(State {
-                live,
-                parts: VecDeque::from([part]),
-                leading: false,
-                turns: Turns::default(),
-                failure: None,
-                closed: false,
-                wakers: Wakers::default(),
-                syncs: Syncs::default(),
-                cuts: Vec::new(),
-            }),
+            state: Mutex::new(State::new(live)),
             bench: Bench::default(),
             refusing: AtomicBool::new(false),
             sync_bell: Doorbell::default(),
@@ -353,10 +325,24 @@ impl Commit {
         self.bench.wait(&self.state, state, |state| &mut state.turns, seq, limit)
     }
 
+    /// Waits a moment for a record, without holding the lock meanwhile.
+    fn gather<'a>(&'a self, state: MutexGuard<'a, State>, awaited: (u64, Duration)) -> MutexGuard<'a, State> {
+        let active = Arc::clone(state.live.active());
+        drop(state);
+        let started = Instant::now();
+        let last = gather::wait(awaited, || active.last_seq());
+        let mut state = lock(&self.state);
+        state.gather.note(last, started.elapsed());
+        state
+    }
+
     /// Syncs everything that is published now, without holding the lock meanwhile.
-    fn lead(&self, mut state: MutexGuard<'_, State>) -> Result<()> {
-        let jobs = state.jobs();
+    fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Result<()> {
         state.leading = !planted(Bug::TwoLeaders);
+        if let Some(awaited) = state.gather.awaited() {
+            state = self.gather(state, awaited);
+        }
+        let jobs = state.jobs();
         let taken = jobs.iter().flatten().last().map_or(state.live.durable_seq, Job::last_seq);
         state.turns.begin(taken);
         if planted(Bug::DurableBeforeSync) {
@@ -373,13 +359,17 @@ impl Commit {
                 return Err(self.poison(e));
             }
         }
-        let mut state = leadership.end(&jobs, started.elapsed());
+        let elapsed = started.elapsed();
+        let mut state = leadership.end(&jobs, elapsed);
         self.durable_seq.store(state.live.durable_seq, Ordering::Release);
         let durable = state.live.durable_seq;
         if !planted(Bug::SyncForgetsWakers) && state.wakers.durable(durable) {
             self.sync_bell.ring();
         }
         let call = state.turns.end();
+        let last = state.live.active().last_seq();
+        let woken = state.turns.over();
+        state.gather.turn_ended(last, woken, elapsed);
         if state.failure.is_some() {
             self.bench.wake_all(&state.turns);
         }
@@ -388,59 +378,5 @@ impl Commit {
             self.bench.wake(call);
         }
         Ok(())
-    }
-}
-
-impl State {
-    /// As [`State::is_durable`]; an error if it cannot be any more.
-    fn stands(&self, seq: u64, epoch: usize) -> Result<bool> {
-        Ok(self.is_durable(seq, epoch)? || self.refuse_if_failed().map(|()| false)?)
-    }
-
-    /// Whether the record that had the number `seq` in `epoch` is durable; an error if it was cut off since.
-    fn is_durable(&self, seq: u64, epoch: usize) -> Result<bool> {
-        match self.cuts[epoch.min(self.cuts.len())..].iter().min() {
-            Some(kept) if *kept < seq && !planted(Bug::EpochIgnored) => Err(Error::TruncatedBack { last_seq: *kept }),
-            _ => Ok(self.live.durable_seq >= seq),
-        }
-    }
-
-    fn refuse_if_failed(&self) -> Result<()> {
-        self.failure.as_ref().map_or(Ok(()), |failure| Err(Error::Poisoned(Arc::clone(failure))))
-    }
-
-    /// What is published and not synced; at most two segments are not sealed.
-    fn jobs(&self) -> [Option<Job>; 2] {
-        let mut unsynced = self.parts.iter().filter_map(|part| {
-            let to = part.segment.end();
-            (to.offset > part.synced).then(|| Job { segment: Arc::clone(&part.segment), from: part.synced, to })
-        });
-        [unsynced.next(), unsynced.next()]
-    }
-
-    /// Takes note that `job` was synced: only now may anything claim it.
-    fn synced(&mut self, job: &Job) -> Result<()> {
-        let to = if planted(Bug::SyncedTooFar) { job.segment.end() } else { job.to };
-        match self.parts.iter_mut().find(|part| Arc::ptr_eq(&part.segment, &job.segment)) {
-            Some(part) => part.synced = to.offset,
-            // A cut came between: what was synced is no more.
-            None if !planted(Bug::CutBesideLeader) => return Ok(()),
-            None => {}
-        }
-        self.live.durable_seq = job.segment.base_seq() + to.count - 1;
-        self.live.durable_offset = to.offset;
-        job.segment.witness(to.offset)?;
-        self.retire_whole();
-        Ok(())
-    }
-
-    /// Forgets the segments that are durable whole, and lets the frames of the last one say so.
-    fn retire_whole(&mut self) {
-        while self.parts.len() > 1 && self.parts[0].synced == self.parts[0].segment.end().offset {
-            self.parts.pop_front();
-        }
-        if let [only] = self.parts.make_contiguous() {
-            only.segment.raise_watermark(only.synced);
-        }
     }
 }

@@ -56,6 +56,11 @@ impl Turns {
         Call { leader: waits(self.next()), over: waits(self.this()) }
     }
 
+    /// How many will be woken because their wait is over.
+    pub(super) fn over(&self) -> usize {
+        self.waiting[self.this()]
+    }
+
     /// Whoever was woken to lead does not.
     pub(super) fn pass_on(&self) -> Call {
         Call { over: None, ..self.end() }
