@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::view::{BackCursor, Cursor, Located, View, verify};
+use crate::view::{BackCursor, Cursor, Found, Located, View, verify};
 
 /// An immutable view of a log.
 ///
@@ -163,8 +163,8 @@ impl<'a> Iterator for Replay<'a> {
     type Item = Result<Record<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let located = self.cursor.advance(self.view)?;
-        Some(located.and_then(|place| Record::of(self.view, place)))
+        let found = self.cursor.advance(self.view)?;
+        Some(found.map(|found| Record::shown(self.view, found)))
     }
 }
 
@@ -193,8 +193,8 @@ impl Iterator for IntoReplay {
     type Item = Result<PinnedRecord>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let located = self.cursor.advance(&self.view)?;
-        Some(located.map(|place| PinnedRecord { view: Arc::clone(&self.view), place }))
+        let found = self.cursor.advance(&self.view)?;
+        Some(found.map(|found| PinnedRecord { view: Arc::clone(&self.view), place: found.place }))
     }
 }
 
@@ -205,8 +205,13 @@ impl std::iter::FusedIterator for IntoReplay {}
 impl<'a> Record<'a> {
     /// The record at `place`, which was verified.
     pub(crate) fn of(view: &'a Arc<View>, place: Located) -> Result<Self> {
-        let payload = view.payload(place)?;
-        Ok(Self { seq: place.header.seq, tag: place.header.tag, payload, view, place })
+        view.payload(place).map(|payload| Self::shown(view, Found { place, payload }))
+    }
+
+    /// The record that a walk through `view` has found.
+    pub(crate) fn shown(view: &'a Arc<View>, found: Found<'a>) -> Self {
+        let Found { place, payload } = found;
+        Self { seq: place.header.seq, tag: place.header.tag, payload, view, place }
     }
 
     /// Its sequence number.

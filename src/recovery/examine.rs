@@ -2,13 +2,13 @@
 
 use crate::error::{Corruption, Error, MissingSegment, Result};
 use crate::format::manifest::Entry;
-use crate::format::segment::FRAMES_AT;
+use crate::format::segment::{FRAMES_AT, published};
 use crate::identity::check_identity;
 use crate::manifest::Manifest;
 use crate::map::{Blank, Map};
 use crate::recovery::report::{Cut, TailState};
 use crate::scan::{self, Damage, Judged, Tail, Unsealed, Walk};
-use crate::segment::{End, file_name};
+use crate::segment::{End, Segment, file_name};
 use crate::storage::{Listed, Storage, StoredFile};
 
 /// How much of a map is brought in by one call.
@@ -56,7 +56,7 @@ fn open(storage: &Storage, entry: &Entry, log_id: [u8; 16]) -> Result<(StoredFil
 
 /// Walks the frames of `file` that end at or before `end`, of which no byte is kept.
 fn walk_file(file: &StoredFile, entry: &Entry, end: usize) -> Result<Walk> {
-    let mut buffer = vec![0; PIECE];
+    let mut buffer = vec![0; PIECE.min(end)];
     scan::walk_pieces(&mut buffer, entry.salt, entry.base_seq, end, |bytes, at| file.read_at(bytes, at as u64))
 }
 
@@ -117,7 +117,7 @@ impl Loaded {
 /// power failure it may cover what the next writer makes zero, and writes again, while it is looked at.)
 fn copy(file: &StoredFile, from: usize, capacity: usize) -> Result<Blank> {
     let mut bytes = Blank::new(capacity - FRAMES_AT).map_err(|e| Error::io("copy", file.path(), e))?;
-    let mut piece = vec![0; PIECE];
+    let mut piece = vec![0; PIECE.min(capacity)];
     for at in (from..capacity).step_by(PIECE) {
         let to = (at + PIECE).min(capacity);
         let read = &mut piece[..to - at];
@@ -206,15 +206,13 @@ fn closed(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Opti
         return Ok(None);
     }
     let (file, head) = open(storage, &entry, manifest.header.log_id)?;
-    let walk = match access {
-        Access::Exclusive => {
-            let map = file.map_read_only(entry.capacity as usize, clean)?;
-            for at in (FRAMES_AT..clean).step_by(CHUNK) {
-                file.populate_read(&map, at..(at + CHUNK).min(clean))?;
-            }
-            Walk::front(entry.base_seq).on(map.prefix(), entry.salt, clean)
-        }
-        Access::Shared => walk_file(&file, &entry, clean)?,
+    // Whoever closed the log made everything up to there durable, and nobody writes there again: it is looked at where it
+    // will be shown.
+    let walk = if access == Access::Exclusive || published(&head) >= clean as u64 {
+        let end = End { offset: clean, count: 0 };
+        Segment::view(storage, entry, end)?.walk(end, |_| {})?
+    } else {
+        walk_file(&file, &entry, clean)?
     };
     let Some(judged) = scan::closed_by(walk, &entry, clean_offset) else { return Ok(None) };
     check_spares(storage, manifest)?;

@@ -3,6 +3,10 @@
 use crate::format::ALIGN;
 use crate::format::frame::{self, Header};
 use crate::format::segment::FRAMES_AT;
+use crate::map::prefetch;
+
+/// How far ahead of a frame that is verified those behind it are brought into the cache, in bytes.
+pub(crate) const AHEAD: usize = 2048;
 
 /// A valid frame.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +33,8 @@ impl<'a> Frames<'a> {
     pub(crate) fn new(frames: &'a [u8], salt: u32, at: usize, end: usize, expected: u64) -> Self {
         let index = |offset: usize| offset.checked_sub(FRAMES_AT);
         let to = index(end).map(|end| end.min(frames.len()));
-        let rest = index(at).filter(|index| index.is_multiple_of(ALIGN)).zip(to).and_then(|(at, to)| frames.get(at..to));
+        let rest =
+            index(at).filter(|index| index.is_multiple_of(ALIGN)).zip(to).and_then(|(at, to)| frames.get(at..to));
         Self::of_piece(rest.unwrap_or_default(), salt, at, expected)
     }
 
@@ -44,11 +49,13 @@ impl<'a> Frames<'a> {
     }
 
     /// Where the next frame begins, or would begin.
+    #[cfg(test)]
     pub(crate) fn at(&self) -> usize {
         self.at
     }
 
     /// The number that the next frame has, or would have.
+    #[cfg(test)]
     pub(crate) fn expected(&self) -> u64 {
         self.expected
     }
@@ -62,6 +69,7 @@ impl Iterator for Frames<'_> {
         // The number after this one must exist, so no frame has the number `u64::MAX`.
         let expected = self.expected.checked_add(1)?;
         let behind = self.rest.get(header.frame_size()..)?;
+        prefetch(self.rest, AHEAD..AHEAD + header.frame_size().min(AHEAD));
         if header.seq != self.expected || !frame::front_verifies(self.rest, self.at, &header, self.salt) {
             return None;
         }
@@ -94,19 +102,24 @@ impl Walk {
     /// those in front of `cut` are not looked at again.
     pub(crate) fn on(self, frames: &[u8], salt: u32, end: usize) -> Self {
         let mut walk = Self { x: self.cut, frames_behind_cut: 0, ..self };
-        walk.pass(&mut Frames::new(frames, salt, self.cut, end, self.next_seq));
+        walk.pass_all(&mut Frames::new(frames, salt, self.cut, end, self.next_seq));
         walk
     }
 
+    /// The seq expected at X.
+    pub(crate) fn expected(&self) -> u64 {
+        self.next_seq + self.frames_behind_cut
+    }
+
     /// Passes through all of `frames`, of which the first stands at `x`.
-    pub(super) fn pass(&mut self, frames: &mut Frames<'_>) {
-        while let Some(frame) = frames.next() {
-            self.pass_one(frame.end, &frame.header);
+    pub(super) fn pass_all(&mut self, frames: &mut Frames<'_>) {
+        for frame in frames {
+            self.pass(frame.end, &frame.header);
         }
     }
 
     /// Passes a frame that stands at `x` and ends at `end`.
-    pub(super) fn pass_one(&mut self, end: usize, header: &Header) {
+    pub(crate) fn pass(&mut self, end: usize, header: &Header) {
         (self.x, self.frames_behind_cut) = (end, self.frames_behind_cut + 1);
         if header.commit {
             *self = Self { x: end, cut: end, next_seq: header.seq + 1, frames_behind_cut: 0 };

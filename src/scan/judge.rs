@@ -442,7 +442,17 @@ mod tests {
 
     fn judge_files(active: &File, clean_offset: usize, spares: &[File]) -> Result<Judged, Damage> {
         let spares: Vec<Unsealed<'_>> = spares.iter().map(File::unsealed).collect();
-        judge(&active.unsealed(), clean_offset as u64, &spares)
+        let judged = judge(&active.unsealed(), clean_offset as u64, &spares);
+        let is_closed = judged.as_ref().is_ok_and(|judged| judged.walk.cut == clean_offset);
+        if !is_closed {
+            let walked =
+                walk(active.bytes.get(FRAMES_AT..).unwrap_or_default(), active.entry.salt, active.entry.base_seq);
+            let mut behind = active.clone();
+            behind.bytes.iter_mut().take(walked.cut).skip(FRAMES_AT).for_each(|byte| *byte = 0);
+            let again = judge_from(walked, &behind.unsealed(), clean_offset as u64, &spares);
+            assert_eq!(again, judged, "what was walked matters");
+        }
+        judged
     }
 
     /// Records 1 to 3.

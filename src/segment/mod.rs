@@ -14,6 +14,7 @@ use crate::identity::check_identity;
 use crate::index::{Place, SparseIndex};
 use crate::map::{Map, Tail};
 use crate::presence::Presence;
+use crate::scan::{self, Walk};
 use crate::storage::Storage;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, lock};
@@ -305,10 +306,20 @@ impl Segment {
     }
 
     /// Brings the bytes of `from..to` in, so that a device that cannot deliver them says so here and not by a signal.
-    pub(crate) fn bring_in(&self, from: usize, to: usize) -> Result<()> {
+    /// Returns up to where everything from `from` on is there, which is `to` or further.
+    pub(crate) fn bring_in(&self, from: usize, to: usize) -> Result<usize> {
         self.present.bring_in(from..to, |bytes| {
             let map = self.map()?;
             self.storage.populate_read(&self.path, map, bytes.start..bytes.end.min(map.len()))
+        })?;
+        Ok(self.present.holds_from(to))
+    }
+
+    /// Walks its frames up to `end`, verifying each; `report` is told where the walk is whenever more is brought in.
+    pub(crate) fn walk(&self, end: End, mut report: impl FnMut(usize)) -> Result<Walk> {
+        scan::walk_present(self.frames(end)?, self.salt(), self.base_seq(), end.offset, |wanted| {
+            report(wanted.start);
+            self.bring_in(wanted.start, wanted.end)
         })
     }
 

@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 use crate::format::frame::{self, HEADER, Header};
 use crate::format::segment::FRAMES_AT;
 use crate::index::{Place, SparseIndex};
+use crate::map::prefetch;
+use crate::scan::AHEAD;
 use crate::segment::{End, Segment};
 use crate::storage::StoredFile;
 
@@ -31,6 +33,13 @@ pub(crate) struct Located {
     pub(crate) index: usize,
     pub(crate) at: usize,
     pub(crate) header: Header,
+}
+
+/// A record that is shown, and its bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Found<'a> {
+    pub(crate) place: Located,
+    pub(crate) payload: &'a [u8],
 }
 
 impl View {
@@ -94,22 +103,37 @@ fn passed(segment: &Segment, end: End, place: Place) -> Result<Header> {
     header.ok_or_else(|| damaged(segment, end, place.offset, seq))
 }
 
-fn damaged(segment: &Segment, end: End, offset: usize, expected_seq: u64) -> Error {
+/// The error for a record that is not there, or not whole.
+#[cold]
+pub(crate) fn damaged(segment: &Segment, end: End, offset: usize, expected_seq: u64) -> Error {
     segment.damage(offset, expected_seq, end.offset, "the record there does not verify")
 }
 
 /// The header of the frame at `at` of `segment`, if it is the record `seq` and whole.
 pub(crate) fn verify(segment: &Segment, end: End, at: usize, seq: u64) -> Result<Header> {
+    verify_in(segment, segment.frames(end)?, end, at, seq, &mut 0)
+}
+
+/// The same in `frames`, those of `segment` up to `end`. Up to `present` they were brought in: so that is asked once for
+/// many frames that are verified one after the other.
+#[inline(always)]
+fn verify_in(segment: &Segment, frames: &[u8], end: End, at: usize, seq: u64, present: &mut usize) -> Result<Header> {
     touch();
-    if at + HEADER > end.offset {
-        return Err(damaged(segment, end, at, seq));
+    let bytes = frames.get(at - FRAMES_AT..).filter(|bytes| bytes.len() >= HEADER);
+    let bytes = bytes.ok_or_else(|| damaged(segment, end, at, seq))?;
+    if at + HEADER > *present {
+        *present = segment.bring_in(at, at + HEADER)?;
     }
-    segment.bring_in(at, at + HEADER)?;
-    let frames = segment.frames(end)?;
-    let expected = frame::peek(frames, at).filter(|header| header.seq == seq);
-    let header = expected.ok_or_else(|| damaged(segment, end, at, seq))?;
-    segment.bring_in(at, at + header.frame_size())?;
-    if frame::verifies(frames, at, &header, segment.salt()) { Ok(header) } else { Err(damaged(segment, end, at, seq)) }
+    let header = frame::front(bytes).filter(|header| header.seq == seq && header.frame_size() <= bytes.len());
+    let header = header.ok_or_else(|| damaged(segment, end, at, seq))?;
+    if at + header.frame_size() > *present {
+        *present = segment.bring_in(at, at + header.frame_size())?;
+    }
+    if frame::front_verifies(bytes, at, &header, segment.salt()) {
+        Ok(header)
+    } else {
+        Err(damaged(segment, end, at, seq))
+    }
 }
 
 /// Refuses a batch that ends at `at`, before the record `seq`, if the segment does not end there and should, or does and
@@ -125,7 +149,7 @@ fn check_end(segment: &Segment, end: End, at: usize, seq: u64) -> Result<()> {
 }
 
 /// Whether a replay ends with `step`: a gap is passed over, and any other error is the last thing that is shown.
-fn ends(step: &Option<Result<Located>>) -> bool {
+fn ends<T>(step: &Option<Result<T>>) -> bool {
     match step {
         None => true,
         Some(Err(e)) => !matches!(e, Error::Gap { .. }),
@@ -143,6 +167,8 @@ pub(crate) struct Cursor {
     pub(crate) expected: u64,
     /// The end of the last batch that was verified whole.
     verified: usize,
+    /// Everything from `at` up to here was brought in.
+    present: usize,
     finished: bool,
 }
 
@@ -161,16 +187,17 @@ impl Cursor {
             Some(index) => view.locate(index, wanted)?,
             None => view.end_of(cursor.index).offset,
         };
-        cursor.verified = cursor.at;
+        (cursor.verified, cursor.present) = (cursor.at, cursor.at);
         Ok(cursor)
     }
 
     /// At the front of segment `index`, which begins with the record `expected`.
     pub(crate) fn at_segment(index: usize, expected: u64) -> Self {
-        Self { index, at: FRAMES_AT, expected, verified: FRAMES_AT, finished: false }
+        Self { index, at: FRAMES_AT, expected, verified: FRAMES_AT, present: FRAMES_AT, finished: false }
     }
 
-    pub(crate) fn advance(&mut self, view: &View) -> Option<Result<Located>> {
+    #[inline(always)]
+    pub(crate) fn advance<'a>(&mut self, view: &'a View) -> Option<Result<Found<'a>>> {
         if self.finished {
             return None;
         }
@@ -179,16 +206,20 @@ impl Cursor {
         step
     }
 
-    fn step(&mut self, view: &View) -> Option<Result<Located>> {
-        while self.at == view.end_of(self.index).offset {
+    #[inline(always)]
+    fn step<'a>(&mut self, view: &'a View) -> Option<Result<Found<'a>>> {
+        let mut end = view.end_of(self.index);
+        while self.at == end.offset {
             if let Some(gap) = self.enter_next(view)? {
                 return Some(Err(gap));
             }
+            end = view.end_of(self.index);
         }
-        Some(self.read(view))
+        Some(self.read_up_to(view, end, true))
     }
 
     /// Goes on in the next segment; `None` if there is none, the error if records are missing before it.
+    #[cold]
     fn enter_next(&mut self, view: &View) -> Option<Option<Error>> {
         let index = self.index + 1;
         let next = view.segments[..view.shown].get(index)?;
@@ -197,37 +228,38 @@ impl Cursor {
         Some((from <= to).then_some(Error::Gap { from, to }))
     }
 
-    fn read(&mut self, view: &View) -> Result<Located> {
-        self.read_up_to(view, view.end_of(self.index), true)
-    }
-
     /// The next frame, which ends at or before `limit`, an end of a batch in a segment that goes on.
-    pub(crate) fn read_below(&mut self, view: &View, limit: usize) -> Result<Located> {
+    pub(crate) fn read_below<'a>(&mut self, view: &'a View, limit: usize) -> Result<Found<'a>> {
         self.read_up_to(view, End { offset: limit, count: 0 }, false)
     }
 
     /// The next frame before `end`, at which the segment ends if it is `whole`.
-    fn read_up_to(&mut self, view: &View, end: End, whole: bool) -> Result<Located> {
-        let segment = &view.segments[self.index];
-        let (at, index) = (self.at, self.index);
+    #[inline(always)]
+    fn read_up_to<'a>(&mut self, view: &'a View, end: End, whole: bool) -> Result<Found<'a>> {
+        let (segment, at) = (&*view.segments[self.index], self.at);
+        let frames = segment.frames(end)?;
         let header = if at == self.verified {
-            self.verify_batch(segment, end, whole)?
+            self.verify_batch(segment, frames, end, whole)?
         } else {
-            frame::peek(segment.frames(end)?, at).ok_or_else(|| damaged(segment, end, at, self.expected))?
+            frame::peek(frames, at).ok_or_else(|| damaged(segment, end, at, self.expected))?
         };
         self.at += header.frame_size();
         self.expected += 1;
-        Ok(Located { index, at, header })
+        let place = Located { index: self.index, at, header };
+        Ok(Found { place, payload: frame::payload(frames, at, &header) })
     }
 
     /// Verifies frames up to the next end of a batch, and returns the first: of one that is damaged nothing is shown.
-    fn verify_batch(&mut self, segment: &Segment, end: End, whole: bool) -> Result<Header> {
-        let first = verify(segment, end, self.at, self.expected)?;
+    #[inline(always)]
+    fn verify_batch(&mut self, segment: &Segment, frames: &[u8], end: End, whole: bool) -> Result<Header> {
+        let first = verify_in(segment, frames, end, self.at, self.expected, &mut self.present)?;
         let (mut at, mut seq) = (self.at + first.frame_size(), self.expected + 1);
-        let mut last = first;
-        while !last.commit {
-            last = verify(segment, end, at, seq)?;
-            (at, seq) = (at + last.frame_size(), seq + 1);
+        let mut commit = first.commit;
+        let ahead = at - FRAMES_AT + AHEAD;
+        prefetch(frames, ahead..ahead + first.frame_size().min(AHEAD));
+        while !commit {
+            let next = verify_in(segment, frames, end, at, seq, &mut self.present)?;
+            (at, seq, commit) = (at + next.frame_size(), seq + 1, next.commit);
         }
         if whole {
             check_end(segment, end, at, seq)?;
