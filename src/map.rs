@@ -271,22 +271,25 @@ const LINE: usize = 64;
 /// every processor is given.
 #[inline]
 pub(crate) fn prefetch(bytes: &[u8], range: Range<usize>) {
-    let wanted = bytes.get(range.start..range.end.min(bytes.len())).unwrap_or_default();
-    wanted.chunks(LINE).for_each(prefetch_line);
+    let (mut at, end) = (range.start, range.end.min(bytes.len()));
+    while at < end {
+        prefetch_line(bytes.as_ptr().wrapping_add(at));
+        at += LINE;
+    }
 }
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
-fn prefetch_line(line: &[u8]) {
+fn prefetch_line(line: *const u8) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: every processor of this architecture has the instruction. It reads nothing that the program could see, and
-    // raises no fault whatever the address is; this one is that of a slice which is borrowed.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    // SAFETY: every processor of this architecture has the instruction. It gives the program nothing to read and raises
+    // no fault, whatever the address is; this one lies in a slice that is borrowed.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
 }
 
 /// Elsewhere there is no way to say it that is stable, or nothing to say it to.
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-fn prefetch_line(_: &[u8]) {}
+fn prefetch_line(_: *const u8) {}
 
 /// Memory of nobody else: zero, and taken from the system only where it is written, however long it is.
 #[derive(Debug)]

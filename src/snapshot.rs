@@ -16,8 +16,6 @@ pub struct Snapshot {
 /// One record, in the memory of its segment.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
-    seq: u64,
-    tag: u16,
     payload: &'a [u8],
     view: &'a Arc<View>,
     place: Located,
@@ -211,19 +209,19 @@ impl<'a> Record<'a> {
     /// The record that a walk through `view` has found.
     pub(crate) fn shown(view: &'a Arc<View>, found: Found<'a>) -> Self {
         let Found { place, payload } = found;
-        Self { seq: place.header.seq, tag: place.header.tag, payload, view, place }
+        Self { payload, view, place }
     }
 
     /// Its sequence number.
     #[must_use]
     pub fn seq(&self) -> u64 {
-        self.seq
+        self.place.header.seq
     }
 
     /// The tag it was appended with.
     #[must_use]
     pub fn tag(&self) -> u16 {
-        self.tag
+        self.place.header.tag
     }
 
     /// Its bytes, in the memory of the segment.
@@ -242,8 +240,8 @@ impl<'a> Record<'a> {
 impl std::fmt::Debug for Record<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Record")
-            .field("seq", &self.seq)
-            .field("tag", &self.tag)
+            .field("seq", &self.seq())
+            .field("tag", &self.tag())
             .field("len", &self.payload.len())
             .finish()
     }

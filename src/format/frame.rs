@@ -65,7 +65,7 @@ impl Header {
     /// Bytes of the whole frame, padding included.
     pub(crate) fn frame_size(&self) -> usize {
         // `decode` and the writers have bounded `len`, so this neither overflows nor exceeds the segment.
-        (HEADER + self.len as usize).next_multiple_of(ALIGN)
+        (HEADER + self.len as usize + (ALIGN - 1)) & !(ALIGN - 1)
     }
 }
 
