@@ -47,7 +47,8 @@ impl Snapshot {
 
     /// The records with a sequence number above `after`, in order; 0 starts at the front, wherever that is.
     ///
-    /// Every checksum is verified before a record is shown, and of a batch that is damaged no record is.
+    /// Every checksum is verified before a record is shown, and of a batch that is damaged no record is. What a replay of
+    /// the same handle has come through, to the end of a segment or of a view, is not verified anew.
     ///
     /// ```
     /// # fn main() -> Result<(), mmap_wal::Error> {

@@ -71,6 +71,8 @@ pub(crate) struct Segment {
     turn: AtomicUsize,
     index: Mutex<SparseIndex>,
     present: Presence,
+    /// The records in front of this were verified through this map, batch by batch.
+    verified: AtomicUsize,
     /// Shared by all that stand for the same file.
     users: Arc<()>,
 }
@@ -94,6 +96,7 @@ impl Segment {
             turn: AtomicUsize::new(0),
             index: Mutex::default(),
             present: Presence::none(entry.capacity as usize),
+            verified: AtomicUsize::new(FRAMES_AT),
             users: Arc::default(),
         }
     }
@@ -111,6 +114,7 @@ impl Segment {
             turn: AtomicUsize::new(0),
             index: Mutex::default(),
             present: Presence::none(entry.capacity as usize),
+            verified: AtomicUsize::new(FRAMES_AT),
             users: Arc::default(),
         })
     }
@@ -321,6 +325,18 @@ impl Segment {
             report(wanted.start);
             self.bring_in(wanted.start, wanted.end)
         })
+    }
+
+    /// Up to where, from its front, every batch was found whole through this map: its bytes do not change any more.
+    pub(crate) fn verified(&self) -> usize {
+        self.verified.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that every batch of `from..to` is whole.
+    pub(crate) fn note_verified(&self, from: usize, to: usize) {
+        if from <= self.verified() {
+            self.verified.fetch_max(to, Ordering::Relaxed);
+        }
     }
 
     /// Damage at `offset`, where the record `expected_seq` should be.
