@@ -167,8 +167,8 @@ const PASSED_AHEAD: usize = 16;
 const PASSED_LEN: usize = 128;
 
 fn prefetch_passed(frames: &[u8], at: usize, size: usize) {
-    let later = at - FRAMES_AT + PASSED_AHEAD * size;
-    prefetch(frames, later..later + size.min(PASSED_LEN));
+    let later = size.saturating_mul(PASSED_AHEAD).saturating_add(at - FRAMES_AT);
+    prefetch(frames, later..later.saturating_add(size.min(PASSED_LEN)));
 }
 
 /// Where a replay stands in a view that it does not borrow.
@@ -282,14 +282,18 @@ impl Cursor {
     /// Verifies frames up to the next end of a batch, and returns the first: of one that is damaged nothing is shown.
     #[inline(always)]
     fn verify_batch(&mut self, segment: &Segment, frames: &[u8], end: End, whole: bool) -> Result<Header> {
-        let first = verify_in(segment, frames, end, self.at, self.expected, &mut self.present)?;
-        let (mut at, mut seq) = (self.at + first.frame_size(), self.expected + 1);
-        let mut commit = first.commit;
-        let ahead = at - FRAMES_AT + AHEAD;
-        prefetch(frames, ahead..ahead + first.frame_size().min(AHEAD));
-        while !commit {
-            let next = verify_in(segment, frames, end, at, seq, &mut self.present)?;
-            (at, seq, commit) = (at + next.frame_size(), seq + 1, next.commit);
+        let (mut at, mut seq) = (self.at, self.expected);
+        let first = verify_in(segment, frames, end, at, seq, &mut self.present)?;
+        let mut last = first;
+        loop {
+            let size = last.frame_size();
+            (at, seq) = (at + size, seq + 1);
+            let ahead = at - FRAMES_AT + AHEAD;
+            prefetch(frames, ahead..ahead + size.min(AHEAD));
+            if last.commit {
+                break;
+            }
+            last = verify_in(segment, frames, end, at, seq, &mut self.present)?;
         }
         if whole {
             check_end(segment, end, at, seq)?;
