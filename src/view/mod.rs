@@ -127,8 +127,7 @@ fn verify_in(segment: &Segment, frames: &[u8], end: End, at: usize, seq: u64, pr
     if at + HEADER > *present {
         *present = segment.bring_in(at, at + HEADER)?;
     }
-    let header = frame::front(bytes).filter(|header| header.seq == seq && header.frame_size() <= bytes.len());
-    let header = header.ok_or_else(|| damaged(segment, end, at, seq))?;
+    let header = record(bytes, seq).ok_or_else(|| damaged(segment, end, at, seq))?;
     if at + header.frame_size() > *present {
         *present = segment.bring_in(at, at + header.frame_size())?;
     }
@@ -137,6 +136,11 @@ fn verify_in(segment: &Segment, frames: &[u8], end: End, at: usize, seq: u64, pr
     } else {
         Err(damaged(segment, end, at, seq))
     }
+}
+
+/// The header that `bytes` begin with, if it is that of the record `seq` and its frame fits.
+fn record(bytes: &[u8], seq: u64) -> Option<Header> {
+    frame::front(bytes).filter(|header| header.seq == seq && header.frame_size() <= bytes.len())
 }
 
 /// Refuses a batch that ends at `at`, before the record `seq`, if the segment does not end there and should, or does and
@@ -268,8 +272,8 @@ impl Cursor {
         let header = if at == self.verified {
             self.verify_batch(segment, frames, end, whole)?
         } else {
-            let header = frame::peek(frames, at).filter(|header| header.seq == self.expected);
-            let header = header.ok_or_else(|| damaged(segment, end, at, self.expected))?;
+            let bytes = frames.get(at - FRAMES_AT..).unwrap_or_default();
+            let header = record(bytes, self.expected).ok_or_else(|| damaged(segment, end, at, self.expected))?;
             prefetch_passed(frames, at, header.frame_size());
             header
         };
