@@ -36,14 +36,15 @@ impl Presence {
         (range.start / STRETCH..range.end.div_ceil(STRETCH)).all(|stretch| self.has(stretch))
     }
 
-    fn has(&self, stretch: usize) -> bool {
-        self.word(stretch).load(Ordering::Acquire) & bit(stretch) != 0
+    /// The end of the stretch of `at` if that was brought in, and `at` if not.
+    pub(crate) fn holds_from(&self, at: usize) -> usize {
+        let stretch = at / STRETCH;
+        let is_one = stretch / (u64::BITS as usize) < self.0.len();
+        if is_one && self.has(stretch) { (stretch + 1) * STRETCH } else { at }
     }
 
-    /// Up to where bytes from `at` on were brought in, `at` itself if that was not.
-    pub(crate) fn held_to(&self, at: usize) -> usize {
-        let stretch = at / STRETCH;
-        if self.has(stretch) { (stretch + 1) * STRETCH } else { at }
+    fn has(&self, stretch: usize) -> bool {
+        self.word(stretch).load(Ordering::Acquire) & bit(stretch) != 0
     }
 
     #[cold]
@@ -90,6 +91,8 @@ mod tests {
         presence.note(&missing[1]);
         assert_eq!(presence.missing(range).count(), 2);
         assert_eq!(presence.missing(0..0).count(), 0);
+        let froms = [65 * STRETCH - 1, 64 * STRETCH, 65 * STRETCH, 128 * STRETCH].map(|at| presence.holds_from(at));
+        assert_eq!(froms, [65 * STRETCH - 1, 64 * STRETCH, 66 * STRETCH, 128 * STRETCH]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::view::{BackCursor, Cursor, Located, View};
+use crate::view::{BackCursor, Cursor, Found, Located, View};
 
 /// An immutable view of a log.
 ///
@@ -16,8 +16,6 @@ pub struct Snapshot {
 /// One record, in the memory of its segment.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
-    seq: u64,
-    tag: u16,
     payload: &'a [u8],
     view: &'a Arc<View>,
     place: Located,
@@ -49,7 +47,8 @@ impl Snapshot {
 
     /// The records with a sequence number above `after`, in order; 0 starts at the front, wherever that is.
     ///
-    /// Every checksum is verified before a record is shown, and of a batch that is damaged no record is.
+    /// Every checksum is verified before a record is shown, and of a batch that is damaged no record is. What a replay of
+    /// the same handle has come through, to the end of a segment or of a view, is not verified anew.
     ///
     /// ```
     /// # fn main() -> Result<(), mmap_wal::Error> {
@@ -137,7 +136,7 @@ impl Snapshot {
         let view = &self.view;
         let Some(index) = view.segment_of(seq).filter(|_| seq >= view.first_seq) else { return Ok(None) };
         match view.find_at_once(index, seq) {
-            Some((place, payload)) => Ok(Some(Record { seq, tag: place.header.tag, payload, view, place })),
+            Some(found) => Ok(Some(Record::shown(view, found))),
             None => Record::of(view, view.find(index, seq)?).map(Some),
         }
     }
@@ -163,8 +162,8 @@ impl<'a> Iterator for Replay<'a> {
     type Item = Result<Record<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let located = self.cursor.advance(self.view)?;
-        Some(located.and_then(|place| Record::of(self.view, place)))
+        let found = self.cursor.advance(self.view)?;
+        Some(found.map(|found| Record::shown(self.view, found)))
     }
 }
 
@@ -193,8 +192,8 @@ impl Iterator for IntoReplay {
     type Item = Result<PinnedRecord>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let located = self.cursor.advance(&self.view)?;
-        Some(located.map(|place| PinnedRecord { view: Arc::clone(&self.view), place }))
+        let found = self.cursor.advance(&self.view)?;
+        Some(found.map(|found| PinnedRecord { view: Arc::clone(&self.view), place: found.place }))
     }
 }
 
@@ -205,20 +204,25 @@ impl std::iter::FusedIterator for IntoReplay {}
 impl<'a> Record<'a> {
     /// The record at `place`, which was verified.
     pub(crate) fn of(view: &'a Arc<View>, place: Located) -> Result<Self> {
-        let payload = view.payload(place)?;
-        Ok(Self { seq: place.header.seq, tag: place.header.tag, payload, view, place })
+        view.payload(place).map(|payload| Self::shown(view, Found { place, payload }))
+    }
+
+    /// The record that a walk through `view` has found.
+    pub(crate) fn shown(view: &'a Arc<View>, found: Found<'a>) -> Self {
+        let Found { place, payload } = found;
+        Self { payload, view, place }
     }
 
     /// Its sequence number.
     #[must_use]
     pub fn seq(&self) -> u64 {
-        self.seq
+        self.place.header.seq
     }
 
     /// The tag it was appended with.
     #[must_use]
     pub fn tag(&self) -> u16 {
-        self.tag
+        self.place.header.tag
     }
 
     /// Its bytes, in the memory of the segment.
@@ -237,8 +241,8 @@ impl<'a> Record<'a> {
 impl std::fmt::Debug for Record<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Record")
-            .field("seq", &self.seq)
-            .field("tag", &self.tag)
+            .field("seq", &self.seq())
+            .field("tag", &self.tag())
             .field("len", &self.payload.len())
             .finish()
     }

@@ -337,3 +337,23 @@ fn another_user_tag_is_foreign() {
     assert!(matches!(small().user_tag([2; 16]).open(dir.path()), Err(Error::Foreign(_))));
     small().open(dir.path()).expect("no tag asked for");
 }
+
+#[test]
+fn a_reader_finds_the_end_behind_records_longer_than_what_it_reads_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = Options::new().segment_size(4 << 20).sync_mode(SyncMode::None).open(dir.path()).expect("a log");
+    let payload = |seq: u64| vec![seq as u8; [9, 1 << 20, 300_000][seq as usize % 3]];
+    for seq in 1..=7 {
+        assert_eq!(wal.append(&payload(seq)).expect("an append"), seq);
+    }
+    let check = || {
+        let snapshot = Reader::open(dir.path()).and_then(|reader| reader.snapshot()).expect("a snapshot");
+        let shown: Vec<_> = snapshot.replay(0).expect("a replay").map(|record| record.expect("a record")).collect();
+        assert_eq!(shown.len(), 7);
+        assert!(shown.iter().all(|record| record.payload() == payload(record.seq())));
+    };
+    // Beside a writer it is read by calls, after a clean close through the map.
+    check();
+    wal.close().expect("a close");
+    check();
+}

@@ -4,7 +4,7 @@
 //! where frames may end), because a map lends out nothing before them.
 
 use super::segment::FRAMES_AT;
-use super::{ALIGN, array, get_u16, get_u32, get_u64, padded, put, salted_crc};
+use super::{ALIGN, get_u16, get_u32, get_u64, padded, put, salted_crc};
 
 /// Where the fields stand.
 const CRC: usize = 0;
@@ -79,7 +79,7 @@ impl Header {
     /// Bytes of the whole frame, padding included.
     pub(crate) fn frame_size(&self) -> usize {
         // `decode` and the writers have bounded `len`, so this neither overflows nor exceeds the segment.
-        (HEADER + self.len as usize).next_multiple_of(ALIGN)
+        (HEADER + self.len as usize + (ALIGN - 1)) & !(ALIGN - 1)
     }
 }
 
@@ -116,9 +116,8 @@ pub(crate) fn seal(frame: &mut [u8], header: &Header, at: usize, salt: u32) {
 
 /// The header at `at` as it stands, iff its fields are in range and the frame fits: everything but the CRC.
 pub(crate) fn peek(frames: &[u8], at: usize) -> Option<Header> {
-    let (fields, header) = fields(frames, at)?;
-    let fits = (at - FRAMES_AT).checked_add(size(header.len as usize)?)? <= frames.len();
-    (fits && fields[FLAGS] & !COMMIT == 0 && fields[RESERVED] == 0).then_some(header)
+    let bytes = from(frames, at)?;
+    front(bytes).filter(|header| header.frame_size() <= bytes.len())
 }
 
 /// Where the frame behind the one at `at` begins, iff that has the number `seq` and its header is one by [`peek`]: of a
@@ -136,20 +135,31 @@ pub(crate) fn pass(frames: &[u8], at: usize, seq: u64) -> Option<usize> {
 
 /// The header at `at` as it stands, whatever its fields are.
 pub(crate) fn raw(frames: &[u8], at: usize) -> Option<Header> {
-    fields(frames, at).map(|(_, header)| header)
+    from(frames, at)?.first_chunk().map(header_of)
 }
 
-fn fields(frames: &[u8], at: usize) -> Option<([u8; HEADER], Header)> {
+/// The header that `bytes` begin with, iff its fields are in range. They need not hold the whole frame.
+pub(crate) fn front(bytes: &[u8]) -> Option<Header> {
+    let fields: &[u8; HEADER] = bytes.first_chunk()?;
+    let header = header_of(fields);
+    let in_range = size(header.len as usize).is_some() && fields[FLAGS] & !COMMIT == 0 && fields[RESERVED] == 0;
+    in_range.then_some(header)
+}
+
+/// The bytes from `at` on, if a frame can stand there.
+fn from(frames: &[u8], at: usize) -> Option<&[u8]> {
     let index = at.checked_sub(FRAMES_AT).filter(|index| index.is_multiple_of(ALIGN))?;
-    let fields: [u8; HEADER] = array(frames.get(index..index.checked_add(HEADER)?)?, 0);
-    let header = Header {
-        len: get_u32(&fields, LEN),
-        seq: get_u64(&fields, SEQ),
-        durable_back: get_u32(&fields, DURABLE_BACK),
+    frames.get(index..)
+}
+
+fn header_of(fields: &[u8; HEADER]) -> Header {
+    Header {
+        len: get_u32(fields, LEN),
+        seq: get_u64(fields, SEQ),
+        durable_back: get_u32(fields, DURABLE_BACK),
         commit: fields[FLAGS] == COMMIT,
-        tag: get_u16(&fields, TAG),
-    };
-    Some((fields, header))
+        tag: get_u16(fields, TAG),
+    }
 }
 
 /// The CRC that stands in the frame at `at`, and the bytes that it covers; `header` came from [`peek`] at `at`.
@@ -171,6 +181,22 @@ pub(crate) fn decode(frames: &[u8], at: usize, salt: u32) -> Option<Header> {
 
 /// Whether the CRC of the frame at `at` is right; `header` came from [`peek`] at `at`.
 pub(crate) fn verifies(frames: &[u8], at: usize, header: &Header, salt: u32) -> bool {
-    let (crc, covered) = checked(frames, at, header);
-    salted_crc(initial(salt, at), covered) == crc
+    front_verifies(&frames[at - FRAMES_AT..], at, header, salt)
+}
+
+/// Whether the CRC of the frame that `bytes` begin with, and that stands at `at`, is right; `header` came from [`front`],
+/// and `bytes` hold the whole frame.
+pub(crate) fn front_verifies(bytes: &[u8], at: usize, header: &Header, salt: u32) -> bool {
+    front_crc(&bytes[..HEADER + header.len as usize], at, salt) == stored_crc(bytes)
+}
+
+/// The CRC of the frame that `bytes` begin with, and that stands at `at`, as far as `bytes` go: it is continued over the
+/// rest with [`salted_crc`].
+pub(crate) fn front_crc(bytes: &[u8], at: usize, salt: u32) -> u32 {
+    salted_crc(initial(salt, at), &bytes[LEN..])
+}
+
+/// The CRC that stands in the frame that `bytes` begin with.
+pub(crate) fn stored_crc(bytes: &[u8]) -> u32 {
+    get_u32(bytes, CRC)
 }

@@ -140,6 +140,11 @@ pub(crate) fn begun(head: &[u8], salt: u32) -> Option<u64> {
     BEGUN_AT.into_iter().find_map(copy)
 }
 
+/// Up to where `published` says that frames are visible; `head` is the file up to [`FRAMES_AT`].
+pub(crate) fn published(head: &[u8]) -> u64 {
+    head.get(PUBLISHED_AT..PUBLISHED_AT + size_of::<u64>()).map_or(0, |word| get_u64(word, 0) & !(CLOSED | CUT))
+}
+
 /// The largest D that a `durable` slot vouches for in a segment of `capacity`.
 pub(crate) fn durable(head: &[u8], salt: u32, capacity: usize) -> Option<usize> {
     let slot = |at| {

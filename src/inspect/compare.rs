@@ -50,7 +50,7 @@ impl<'a> Comparison<'a> {
         }
         while walk.at < to {
             let found = match walk.read_below(&view, to) {
-                Ok(found) => found,
+                Ok(found) => found.place,
                 Err(e) => return Ok(Compared::Damaged(e)),
             };
             if found.header.seq >= self.log.first_seq && !self.is_same(&view, found)? {
@@ -89,7 +89,7 @@ impl<'a> Comparison<'a> {
             None | Some(Err(Error::Gap { .. })) => Ok(None),
             Some(found) => {
                 self.cursor = Some(cursor);
-                found.map(Some)
+                found.map(|found| Some(found.place))
             }
         }
     }

@@ -71,7 +71,7 @@ pub(crate) fn record(cursor: &mut Cursor, view: &View) -> Result<Option<Located>
     loop {
         match cursor.advance(view) {
             Some(Err(Error::Gap { .. })) => {}
-            other => return other.transpose(),
+            other => return Ok(other.transpose()?.map(|found| found.place)),
         }
     }
 }

@@ -2,17 +2,19 @@
 
 use crate::error::{Corruption, Error, MissingSegment, Result};
 use crate::format::manifest::Entry;
-use crate::format::segment::FRAMES_AT;
+use crate::format::segment::{FRAMES_AT, published};
 use crate::identity::check_identity;
 use crate::manifest::Manifest;
 use crate::map::{Blank, Map};
 use crate::recovery::report::{Cut, TailState};
-use crate::scan::{self, Damage, Judged, Tail, Unsealed};
-use crate::segment::{End, file_name};
+use crate::scan::{self, Damage, Judged, Tail, Unsealed, Walk};
+use crate::segment::{End, Segment, file_name};
 use crate::storage::{Listed, Storage, StoredFile};
 
-/// How much is brought in by one call.
+/// How much of a map is brought in by one call.
 const CHUNK: usize = 1 << 20;
+/// How much is read by one call: it stays in the cache of a processor until it was looked at.
+const PIECE: usize = 256 << 10;
 
 /// How segments are looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub(crate) struct Image {
 /// An unsealed segment while it is looked at.
 struct Loaded {
     image: Image,
+    /// As far as it was walked when it was read; the body need not hold what is in front of its cut.
+    walked: Walk,
     body: Body,
 }
 
@@ -41,19 +45,36 @@ enum Body {
     Copied(Blank),
 }
 
+/// Opens a segment that is not sealed; returns the file and what stands in it before the frames.
+fn open(storage: &Storage, entry: &Entry, log_id: [u8; 16]) -> Result<(StoredFile, Vec<u8>)> {
+    let file = storage.open_read(file_name(entry.ordinal).as_str())?;
+    let mut head = vec![0; FRAMES_AT];
+    file.read_at(&mut head, 0)?;
+    check_identity(file.path(), &head, entry, log_id)?;
+    Ok((file, head))
+}
+
+/// Walks the frames of `file` that end at or before `end`, of which no byte is kept.
+fn walk_file(file: &StoredFile, entry: &Entry, end: usize) -> Result<Walk> {
+    let mut buffer = vec![0; PIECE.min(end)];
+    scan::walk_pieces(&mut buffer, entry.salt, entry.base_seq, end, |bytes, at| file.read_at(bytes, at as u64))
+}
+
 impl Loaded {
-    /// Reads the segment up to `limit`, or at least that much.
-    fn read(storage: &Storage, entry: Entry, log_id: [u8; 16], access: Access, limit: usize) -> Result<Self> {
-        let file = storage.open_read(file_name(entry.ordinal).as_str())?;
-        let capacity = entry.capacity as usize;
-        let mut head = vec![0; FRAMES_AT];
-        file.read_at(&mut head, 0)?;
-        check_identity(file.path(), &head, &entry, log_id)?;
+    /// Reads a whole segment; what a reader can tell of it at once, if `walks`, it does not keep.
+    fn read(storage: &Storage, entry: Entry, log_id: [u8; 16], access: Access, walks: bool) -> Result<Self> {
+        let (file, head) = open(storage, &entry, log_id)?;
+        let (capacity, mut walked) = (entry.capacity as usize, Walk::front(entry.base_seq));
         let body = match access {
             Access::Exclusive => Body::Mapped(file.map_read_only(capacity, capacity)?),
-            Access::Shared => Body::Copied(copy(&file, limit)?),
+            Access::Shared => {
+                if walks {
+                    walked = walk_file(&file, &entry, capacity)?;
+                }
+                Body::Copied(copy(&file, walked.cut, capacity)?)
+            }
         };
-        Ok(Self { image: Image { entry, head }, body })
+        Ok(Self { image: Image { entry, head }, walked, body })
     }
 
     /// The bytes of the file from `FRAMES_AT` on.
@@ -91,18 +112,18 @@ impl Loaded {
     }
 }
 
-/// The bytes of `file` from `FRAMES_AT` to `limit`. Of a segment most is zero, and memory that is not written to is not
-/// taken. (Not even what `published` covers is looked at through a map: after a power failure it may cover what the next
-/// writer makes zero, and writes again, while it is looked at.)
-fn copy(file: &StoredFile, limit: usize) -> Result<Blank> {
-    let mut bytes = Blank::new(limit - FRAMES_AT).map_err(|e| Error::io("copy", file.path(), e))?;
-    let mut chunk = vec![0; CHUNK.min(bytes.len())];
-    for at in (0..bytes.len()).step_by(CHUNK) {
-        let to = (at + CHUNK).min(bytes.len());
-        let read = &mut chunk[..to - at];
-        file.read_at(read, (FRAMES_AT + at) as u64)?;
+/// The bytes of `file` from `FRAMES_AT` to `capacity`, zero in place of those in front of `from`. Of a segment most is zero,
+/// and memory that is not written to is not taken. (Not even what `published` covers is looked at through a map: after a
+/// power failure it may cover what the next writer makes zero, and writes again, while it is looked at.)
+fn copy(file: &StoredFile, from: usize, capacity: usize) -> Result<Blank> {
+    let mut bytes = Blank::new(capacity - FRAMES_AT).map_err(|e| Error::io("copy", file.path(), e))?;
+    let mut piece = vec![0; PIECE.min(capacity)];
+    for at in (from..capacity).step_by(PIECE) {
+        let to = (at + PIECE).min(capacity);
+        let read = &mut piece[..to - at];
+        file.read_at(read, at as u64)?;
         if !scan::is_zero(read) {
-            bytes[at..to].copy_from_slice(read);
+            bytes[at - FRAMES_AT..to - FRAMES_AT].copy_from_slice(read);
         }
     }
     Ok(bytes)
@@ -179,18 +200,24 @@ pub(crate) fn examine(storage: &Storage, manifest: &Manifest, access: Access) ->
 
 /// The end of a log that was closed cleanly, of which nothing behind is read.
 fn closed(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Option<Examined>> {
-    let (entry, log_id) = (*manifest.active(), manifest.header.log_id);
-    let clean = usize::try_from(manifest.header.clean_offset).unwrap_or(0).min(entry.capacity as usize);
+    let (entry, clean_offset) = (*manifest.active(), manifest.header.clean_offset);
+    let clean = usize::try_from(clean_offset).unwrap_or(0).min(entry.capacity as usize);
     if clean < FRAMES_AT {
         return Ok(None);
     }
-    let active = Loaded::read(storage, entry, log_id, access, clean)?;
-    active.bring_in(storage, clean)?;
-    let up_to_there = &active.frames()[..clean - FRAMES_AT];
-    let Some(judged) = scan::closed_at(up_to_there, &entry, manifest.header.clean_offset) else { return Ok(None) };
+    let (file, head) = open(storage, &entry, manifest.header.log_id)?;
+    // Whoever closed the log made everything up to there durable, and nobody writes there again: it is looked at where it
+    // will be shown.
+    let walk = if access == Access::Exclusive || published(&head) >= clean as u64 {
+        let end = End { offset: clean, count: 0 };
+        Segment::view(storage, entry, end)?.walk(end, |_| {})?
+    } else {
+        walk_file(&file, &entry, clean)?
+    };
+    let Some(judged) = scan::closed_by(walk, &entry, clean_offset) else { return Ok(None) };
     check_spares(storage, manifest)?;
     let bytes_read = judged.walk.cut as u64;
-    let (used_spares, images) = (Vec::new(), vec![active.image]);
+    let (used_spares, images) = (Vec::new(), vec![Image { entry, head }]);
     Ok(Some(Examined { judged, used_spares, images, cut: None, closed: true, bytes_read }))
 }
 
@@ -198,13 +225,15 @@ fn closed(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Opti
 fn whole(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Examined> {
     let mut loaded = Vec::new();
     for entry in std::iter::once(manifest.active()).chain(manifest.spares()) {
-        loaded.push(Loaded::read(storage, *entry, manifest.header.log_id, access, entry.capacity as usize)?);
+        // Where it begins, the manifest says of the active segment alone.
+        let walks = loaded.is_empty();
+        loaded.push(Loaded::read(storage, *entry, manifest.header.log_id, access, walks)?);
     }
     for segment in &loaded {
         segment.bring_in(storage, segment.image.entry.capacity as usize)?;
     }
     let unsealed: Vec<Unsealed<'_>> = loaded.iter().map(Loaded::unsealed).collect();
-    let judged = scan::judge(&unsealed[0], manifest.header.clean_offset, &unsealed[1..])
+    let judged = scan::judge_from(loaded[0].walked, &unsealed[0], manifest.header.clean_offset, &unsealed[1..])
         .map_err(|damage| corrupt(storage, &unsealed[damage.segment].entry, &damage))?;
     let cut = (judged.tail == Tail::Torn).then(|| loaded[judged.judged].cut(&judged));
     let is_used = |i: &usize| access == Access::Exclusive && *i != judged.judged && scan::is_used(&unsealed[*i]);

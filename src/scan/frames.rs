@@ -1,7 +1,12 @@
 //! The walk: valid frames, one after the other.
 
+use crate::format::ALIGN;
 use crate::format::frame::{self, Header};
 use crate::format::segment::FRAMES_AT;
+use crate::map::prefetch;
+
+/// How far ahead of a frame that is verified those behind it are brought into the cache, in bytes.
+pub(crate) const AHEAD: usize = 2048;
 
 /// A valid frame.
 #[derive(Clone, Copy, Debug)]
@@ -14,11 +19,10 @@ pub(crate) struct Frame {
 /// The valid frames of a segment from an offset on; none after the first invalid one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frames<'a> {
-    /// The bytes from [`FRAMES_AT`] on.
-    frames: &'a [u8],
+    /// The bytes from `at` on, to where the last frame may end.
+    rest: &'a [u8],
     salt: u32,
     at: usize,
-    end: usize,
     expected: u64,
 }
 
@@ -27,15 +31,31 @@ impl<'a> Frames<'a> {
     ///
     /// `frames` is the bytes from [`FRAMES_AT`] on, at least those before `end`; `at` and `end` are offsets in the file.
     pub(crate) fn new(frames: &'a [u8], salt: u32, at: usize, end: usize, expected: u64) -> Self {
-        Self { frames, salt, at, end, expected }
+        let index = |offset: usize| offset.checked_sub(FRAMES_AT);
+        let to = index(end).map(|end| end.min(frames.len()));
+        let rest =
+            index(at).filter(|index| index.is_multiple_of(ALIGN)).zip(to).and_then(|(at, to)| frames.get(at..to));
+        Self::of_piece(rest.unwrap_or_default(), salt, at, expected)
+    }
+
+    /// The frames of `piece`, the bytes of the file from `at` on, a multiple of 8; the first has the number `expected`.
+    pub(crate) fn of_piece(piece: &'a [u8], salt: u32, at: usize, expected: u64) -> Self {
+        Self { rest: piece, salt, at, expected }
+    }
+
+    /// What no frame was found in.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 
     /// Where the next frame begins, or would begin.
+    #[cfg(test)]
     pub(crate) fn at(&self) -> usize {
         self.at
     }
 
     /// The number that the next frame has, or would have.
+    #[cfg(test)]
     pub(crate) fn expected(&self) -> u64 {
         self.expected
     }
@@ -45,19 +65,17 @@ impl Iterator for Frames<'_> {
     type Item = Frame;
 
     fn next(&mut self) -> Option<Frame> {
-        let header = frame::peek(self.frames, self.at)?;
-        let end = self.at + header.frame_size();
+        let header = frame::front(self.rest)?;
         // The number after this one must exist, so no frame has the number `u64::MAX`.
         let expected = self.expected.checked_add(1)?;
-        if header.seq != self.expected || end > self.end {
+        let behind = self.rest.get(header.frame_size()..)?;
+        prefetch(self.rest, AHEAD..AHEAD + header.frame_size().min(AHEAD));
+        if header.seq != self.expected || !frame::front_verifies(self.rest, self.at, &header, self.salt) {
             return None;
         }
-        if !frame::verifies(self.frames, self.at, &header, self.salt) {
-            return None;
-        }
-        let found = Frame { end, header };
-        (self.at, self.expected) = (end, expected);
-        Some(found)
+        let end = self.at + header.frame_size();
+        *self = Self { rest: behind, at: end, expected, ..*self };
+        Some(Frame { end, header })
     }
 }
 
@@ -74,18 +92,44 @@ pub(crate) struct Walk {
     pub(crate) frames_behind_cut: u64,
 }
 
-/// Walks a whole segment whose first record is `base_seq`; `frames` is the bytes from [`FRAMES_AT`] on.
-pub(crate) fn walk(frames: &[u8], salt: u32, base_seq: u64) -> Walk {
-    let mut walk = Walk { x: FRAMES_AT, cut: FRAMES_AT, next_seq: base_seq, frames_behind_cut: 0 };
-    let mut frames = Frames::new(frames, salt, FRAMES_AT, FRAMES_AT + frames.len(), base_seq);
-    while let Some(frame) = frames.next() {
-        walk.frames_behind_cut += 1;
-        if frame.header.commit {
-            walk = Walk { x: frame.end, cut: frame.end, next_seq: frames.expected(), frames_behind_cut: 0 };
+impl Walk {
+    /// Before the first frame of a segment whose first record is `base_seq`.
+    pub(crate) fn front(base_seq: u64) -> Self {
+        Self { x: FRAMES_AT, cut: FRAMES_AT, next_seq: base_seq, frames_behind_cut: 0 }
+    }
+
+    /// Goes on from `cut` in `frames`, the bytes from [`FRAMES_AT`] on, through the frames that end at or before `end`;
+    /// those in front of `cut` are not looked at again.
+    pub(crate) fn on(self, frames: &[u8], salt: u32, end: usize) -> Self {
+        let mut walk = Self { x: self.cut, frames_behind_cut: 0, ..self };
+        walk.pass_all(&mut Frames::new(frames, salt, self.cut, end, self.next_seq));
+        walk
+    }
+
+    /// The seq expected at X.
+    pub(crate) fn expected(&self) -> u64 {
+        self.next_seq + self.frames_behind_cut
+    }
+
+    /// Passes through all of `frames`, of which the first stands at `x`.
+    pub(super) fn pass_all(&mut self, frames: &mut Frames<'_>) {
+        for frame in frames {
+            self.pass(frame.end, &frame.header);
         }
     }
-    walk.x = frames.at();
-    walk
+
+    /// Passes a frame that stands at `x` and ends at `end`.
+    pub(crate) fn pass(&mut self, end: usize, header: &Header) {
+        (self.x, self.frames_behind_cut) = (end, self.frames_behind_cut + 1);
+        if header.commit {
+            *self = Self { x: end, cut: end, next_seq: header.seq + 1, frames_behind_cut: 0 };
+        }
+    }
+}
+
+/// Walks a whole segment whose first record is `base_seq`; `frames` is the bytes from [`FRAMES_AT`] on.
+pub(crate) fn walk(frames: &[u8], salt: u32, base_seq: u64) -> Walk {
+    Walk::front(base_seq).on(frames, salt, FRAMES_AT + frames.len())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The judgement: which unsealed segment is the last one, where it ends, and whether that is an end or damage.
 
 use super::evidence::{Behind, Window, holds_frame, search};
-use super::frames::{Frames, Walk, walk};
+use super::frames::{Walk, walk};
 use super::is_zero;
 use crate::format::PAGE;
 use crate::format::frame;
@@ -80,17 +80,18 @@ pub(crate) struct Damage {
 /// `frames` is the bytes of the active segment from [`FRAMES_AT`] on, at least those before `clean_offset`.
 pub(crate) fn closed_at(frames: &[u8], entry: &Entry, clean_offset: u64) -> Option<Judged> {
     let clean = usize::try_from(clean_offset).ok()?;
-    let mut frames = Frames::new(frames, entry.salt, FRAMES_AT, clean, entry.base_seq);
-    let committed = frames.by_ref().last().is_none_or(|frame| frame.header.commit);
-    // No walk stops at an offset that is out of range or unaligned.
-    if !committed || frames.at() != clean {
-        return None;
-    }
+    closed_by(Walk::front(entry.base_seq).on(frames, entry.salt, clean), entry, clean_offset)
+}
+
+/// The same from a walk through the frames that end at or before `clean_offset`.
+pub(crate) fn closed_by(walk: Walk, entry: &Entry, clean_offset: u64) -> Option<Judged> {
+    // No walk comes to an offset that is out of range or unaligned.
+    let clean = usize::try_from(clean_offset).ok().filter(|clean| walk.cut == *clean)?;
     Some(Judged {
         judged: 0,
         completed: None,
         base_seq: entry.base_seq,
-        walk: Walk { x: clean, cut: clean, next_seq: frames.expected(), frames_behind_cut: 0 },
+        walk,
         durable: clean,
         active_durable: clean,
         tail: Tail::Clean,
@@ -103,7 +104,18 @@ pub(crate) fn judge(active: &Unsealed<'_>, clean_offset: u64, spares: &[Unsealed
     if let Some(closed) = closed_at(active.frames, &active.entry, clean_offset) {
         return Ok(closed);
     }
-    let n = walk(active.frames, active.entry.salt, active.entry.base_seq);
+    judge_from(Walk::front(active.entry.base_seq), active, clean_offset, spares)
+}
+
+/// Judges a log that was not closed at `clean_offset` and whose active segment was `walked` before: what stands in front of
+/// that walk's cut need not be there any more.
+pub(crate) fn judge_from(
+    walked: Walk,
+    active: &Unsealed<'_>,
+    clean_offset: u64,
+    spares: &[Unsealed<'_>],
+) -> Result<Judged, Damage> {
+    let n = walked.on(active.frames, active.entry.salt, active.capacity());
     let clean = usize::try_from(clean_offset).unwrap_or(usize::MAX);
     let known = vouched(active).max(clean);
     let traces: Vec<Trace> = spares.iter().map(|spare| Trace::of(spare, &n, active.capacity())).collect();
@@ -430,7 +442,17 @@ mod tests {
 
     fn judge_files(active: &File, clean_offset: usize, spares: &[File]) -> Result<Judged, Damage> {
         let spares: Vec<Unsealed<'_>> = spares.iter().map(File::unsealed).collect();
-        judge(&active.unsealed(), clean_offset as u64, &spares)
+        let judged = judge(&active.unsealed(), clean_offset as u64, &spares);
+        let is_closed = judged.as_ref().is_ok_and(|judged| judged.walk.cut == clean_offset);
+        if !is_closed {
+            let walked =
+                walk(active.bytes.get(FRAMES_AT..).unwrap_or_default(), active.entry.salt, active.entry.base_seq);
+            let mut behind = active.clone();
+            behind.bytes.iter_mut().take(walked.cut).skip(FRAMES_AT).for_each(|byte| *byte = 0);
+            let again = judge_from(walked, &behind.unsealed(), clean_offset as u64, &spares);
+            assert_eq!(again, judged, "what was walked matters");
+        }
+        judged
     }
 
     /// Records 1 to 3.

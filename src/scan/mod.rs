@@ -7,12 +7,14 @@
 mod evidence;
 mod frames;
 mod judge;
+mod pieces;
 
 pub(crate) use evidence::Verifier;
 #[cfg(fuzzing)]
 pub(crate) use evidence::{Window, search};
-pub(crate) use frames::walk;
-pub(crate) use judge::{Damage, Judged, Tail, Unsealed, closed_at, is_used, judge};
+pub(crate) use frames::{AHEAD, Walk, walk};
+pub(crate) use judge::{Damage, Judged, Tail, Unsealed, closed_at, closed_by, is_used, judge, judge_from};
+pub(crate) use pieces::{walk_pieces, walk_present};
 
 /// Whether every byte is zero.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {

@@ -14,6 +14,7 @@ use crate::identity::check_identity;
 use crate::index::{Place, SparseIndex};
 use crate::map::{Map, Tail};
 use crate::presence::Presence;
+use crate::scan::{self, Walk};
 use crate::storage::Storage;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, lock};
@@ -80,6 +81,8 @@ pub(crate) struct Segment {
     asked: AtomicUsize,
     index: Mutex<SparseIndex>,
     present: Presence,
+    /// The records in front of this were verified through this map, batch by batch.
+    verified: AtomicUsize,
     /// Shared by all that stand for the same file.
     users: Arc<()>,
 }
@@ -104,6 +107,7 @@ impl Segment {
             asked: AtomicUsize::new(0),
             index: Mutex::default(),
             present: Presence::none(entry.capacity as usize),
+            verified: AtomicUsize::new(FRAMES_AT),
             users: Arc::default(),
         }
     }
@@ -122,6 +126,7 @@ impl Segment {
             asked: AtomicUsize::new(0),
             index: Mutex::default(),
             present: Presence::none(entry.capacity as usize),
+            verified: AtomicUsize::new(FRAMES_AT),
             users: Arc::default(),
         })
     }
@@ -341,7 +346,8 @@ impl Segment {
     }
 
     /// Brings the bytes of `from..to` in, so that a device that cannot deliver them says so here and not by a signal.
-    pub(crate) fn bring_in(&self, from: usize, to: usize) -> Result<()> {
+    /// Returns up to where everything from `from` on is there, which is `to` or further.
+    pub(crate) fn bring_in(&self, from: usize, to: usize) -> Result<usize> {
         self.present.bring_in(from..to, |bytes| {
             let map = self.map()?;
             // What comes next is read while these are looked at.
@@ -349,12 +355,33 @@ impl Segment {
             self.storage.populate_read(&self.path, map, bytes.start..next.start)?;
             map.will_need(next);
             Ok(())
-        })
+        })?;
+        Ok(self.present.holds_from(to))
     }
 
     /// Up to where bytes from `at` on were brought in, `at` itself if that was not.
     pub(crate) fn held_to(&self, at: usize) -> usize {
-        self.present.held_to(at)
+        self.present.holds_from(at)
+    }
+
+    /// Walks its frames up to `end`, verifying each; `report` is told where the walk is whenever more is brought in.
+    pub(crate) fn walk(&self, end: End, mut report: impl FnMut(usize)) -> Result<Walk> {
+        scan::walk_present(self.frames(end)?, self.salt(), self.base_seq(), end.offset, |wanted| {
+            report(wanted.start);
+            self.bring_in(wanted.start, wanted.end)
+        })
+    }
+
+    /// Up to where, from its front, every batch was found whole through this map: its bytes do not change any more.
+    pub(crate) fn verified(&self) -> usize {
+        self.verified.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that every batch of `from..to` is whole.
+    pub(crate) fn note_verified(&self, from: usize, to: usize) {
+        if from <= self.verified() {
+            self.verified.fetch_max(to, Ordering::Relaxed);
+        }
     }
 
     /// Damage at `offset`, where the record `expected_seq` should be.

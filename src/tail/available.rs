@@ -23,7 +23,7 @@ impl<'a> Iterator for Available<'a> {
             return None;
         }
         match self.cursor.read_below(self.view, self.limit) {
-            Ok(place) => Some(Record::of(self.view, place)),
+            Ok(found) => Some(Ok(Record::shown(self.view, found))),
             Err(_) => {
                 *self.stalled = true;
                 None

@@ -192,7 +192,7 @@ impl Tail {
             return Ok(None);
         }
         let place = match self.cursor.read_below(&self.view, self.limit) {
-            Ok(place) => place,
+            Ok(found) => found.place,
             Err(e) => {
                 self.doubt(e)?;
                 return Ok(None);

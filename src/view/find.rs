@@ -6,7 +6,7 @@ use crate::format::frame::{self, HEADER};
 use crate::format::segment::FRAMES_AT;
 use crate::index::{Place, SparseIndex, Stretch};
 use crate::segment::{End, Segment};
-use crate::view::{Located, View, damaged, passed, touch, verify};
+use crate::view::{Found, Located, View, damaged, passed, touch, verify};
 
 /// Bytes that memory gives at once, at least.
 const LINE: usize = 64;
@@ -31,7 +31,7 @@ impl View {
     /// The record `seq` of segment `index` and its payload, if its place can be told, what is there was brought in, and it
     /// verifies; if not, [`View::find`] says why.
     #[inline]
-    pub(crate) fn find_at_once(&self, index: usize, seq: u64) -> Option<(Located, &[u8])> {
+    pub(crate) fn find_at_once(&self, index: usize, seq: u64) -> Option<Found<'_>> {
         let (segment, end) = (&self.segments[index], self.end_of(index));
         let rank = seq - segment.base_seq();
         let at = segment.index().known_stretch(rank, end.place())?.told(rank)?;
@@ -42,7 +42,8 @@ impl View {
         touch();
         let header = frame::peek(frames, at).filter(|header| header.seq == seq)?;
         let whole = at + header.frame_size() <= held && frame::verifies(frames, at, &header, segment.salt());
-        whole.then(|| (Located { index, at, header }, frame::payload(frames, at, &header)))
+        let place = Located { index, at, header };
+        whole.then(|| Found { place, payload: frame::payload(frames, at, &header) })
     }
 
     /// The record `seq` of segment `index`, verified.
