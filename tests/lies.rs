@@ -7,6 +7,7 @@ mod fixture;
 mod reference;
 
 use fixture::{compare, scratch, shown, write_files};
+use mmap_wal::inspect::Log;
 use mmap_wal::{Background, Options, Reader, SyncMode};
 use reference::build::{Entry, Manifest, Segment, directory};
 use reference::{Files, Parsed, Verdict, parse};
@@ -85,4 +86,29 @@ fn a_gap_is_shown_once_and_gone_over() {
     let gaps = snapshot.replay(0).expect("a replay").filter_map(Result::err);
     assert_eq!(gaps.map(|e| e.to_string()).collect::<Vec<_>>().len(), 1);
     assert_eq!(parse(&files).gaps, [(5, 8)]);
+}
+
+#[test]
+fn a_repair_makes_no_segment_that_is_longer_than_those_that_are_there() {
+    let entry = Entry { capacity: 1 << 30, ..Entry::active(1, 1) };
+    let mut files = directory(&Manifest::of(&[entry]), &[Segment::of(&Entry::active(1, 1)).append(1, b"one")]);
+    for is_there in [true, false] {
+        if !is_there {
+            files.remove("MANIFEST");
+        }
+        let dir = scratch();
+        write_files(dir.path(), &files);
+        let log = Log::open(dir.path()).expect("the log");
+        // Where the segment contradicts the manifest, or is alone, there may be nothing to be done; not at any price.
+        if let Ok(plan) = log.plan_repair() {
+            let _ = log.repair(&plan);
+        }
+        let lens = std::fs::read_dir(dir.path()).expect("the directory").map(|entry| {
+            let file = entry.expect("an entry");
+            (file.file_name(), file.metadata().expect("a file").len())
+        });
+        for (name, len) in lens {
+            assert!(len <= 128 << 10, "{}: {len}", name.display());
+        }
+    }
 }

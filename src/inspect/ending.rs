@@ -4,7 +4,8 @@ use crate::error::Result;
 use crate::format::PAGE;
 use crate::format::frame::{self, HEADER};
 use crate::format::manifest::{Entry, MAX_NUMBER};
-use crate::format::segment::{self, FRAMES_AT};
+use crate::format::name::SegmentName;
+use crate::format::segment::{self, FRAMES_AT, MIN_CAPACITY};
 use crate::inspect::assess::{Assessment, Extent, Files, Part, Tail, look};
 use crate::inspect::files::{Loaded, Piece};
 use crate::inspect::runs::{Bounds, Found, Mark, Stretch};
@@ -22,10 +23,20 @@ pub(crate) fn assess_end(found: &mut Assessment, storage: &Storage, files: &File
     let looks = Looks::take(found, &pieces, &judged);
     match &judged {
         Ok(end) if found.unknown == 0 && looks.may_stay(&pieces, end) => keep(found, &pieces, end),
-        Ok(_) => replace(found, &pieces, &looks, (0, "a segment in which the log may have gone on is lost")),
-        Err(damage) => replace(found, &pieces, &looks, *damage),
+        Ok(_) => {
+            let lost = (0, "a segment in which the log may have gone on is lost");
+            replace(found, &pieces, &looks, lost, longest(files));
+        }
+        Err(damage) => replace(found, &pieces, &looks, *damage, longest(files)),
     }
     Ok(())
+}
+
+/// Bytes of the longest segment file. What a damaged segment says of its own length may be as long as a disk.
+fn longest(files: &Files<'_>) -> u64 {
+    let segments = files.values().filter(|file| file.is_file && SegmentName::decode(&file.name).is_some());
+    let longest = segments.map(|file| file.len).max().unwrap_or(0);
+    (longest - longest % PAGE as u64).max(MIN_CAPACITY as u64)
 }
 
 /// How the log ends, in the numbers of the pieces.
@@ -229,8 +240,8 @@ fn keep(found: &mut Assessment, pieces: &[Piece], end: &End) {
     copied(&pieces[end.last], *base_seq, Mark { offset: walk.cut, seq: walk.next_seq });
 }
 
-/// The records of the unsealed segments are kept, and the log goes on in a fresh one.
-fn replace(found: &mut Assessment, pieces: &[Piece], looks: &Looks, damage: Damage) {
+/// The records of the unsealed segments are kept, and the log goes on in a fresh one, of `longest` bytes at most.
+fn replace(found: &mut Assessment, pieces: &[Piece], looks: &Looks, damage: Damage, longest: u64) {
     let (known, possible) = looks.last_seqs(found, pieces);
     let is_bound = possible > known;
     let next_base = looks.next_base();
@@ -260,6 +271,6 @@ fn replace(found: &mut Assessment, pieces: &[Piece], looks: &Looks, damage: Dama
             found.extents.push(Extent { ordinal: piece.entry.ordinal, first_seq, last_seq: possible, is_bound });
         }
     }
-    let capacity = pieces.get(1).unwrap_or(&pieces[0]).entry.capacity;
+    let capacity = pieces.get(1).unwrap_or(&pieces[0]).entry.capacity.min(longest);
     found.tail = Tail::Fresh { base_seq: possible + 1, capacity, reused, spares };
 }

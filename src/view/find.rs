@@ -151,7 +151,7 @@ mod tests {
         let view = snapshot.view();
         let mut cursor = Cursor::behind(view, 0).expect("a cursor");
         while let Some(step) = cursor.advance(view) {
-            let Located { index, at, header } = step.expect("no damage");
+            let Located { index, at, header } = step.expect("no damage").place;
             let told = told(view, index, header.seq);
             assert!(told.is_none_or(|told| told == at), "{told:?} for {} at {at}", header.seq);
             assert_eq!(view.find(index, header.seq).expect("no damage").at, at);

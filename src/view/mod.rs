@@ -414,7 +414,7 @@ mod tests {
 
     #[test]
     fn what_a_replay_has_come_through_no_later_one_verifies_anew() {
-        let (dir, wal) = log(1 << 20);
+        let (dir, wal) = log(1 << 20, false);
         let before = wal.snapshot();
         // One that is given up says nothing of the segment that it was in.
         let some = touched(|| assert_eq!(before.replay(0).expect("a replay").take(100).count(), 100));
@@ -433,7 +433,7 @@ mod tests {
 
     #[test]
     fn a_replay_from_the_middle_says_nothing_of_what_is_in_front() {
-        let (_dir, wal) = log(1 << 20);
+        let (_dir, wal) = log(1 << 20, false);
         let snapshot = wal.snapshot();
         let middle = snapshot.view().segments[1].base_seq() + 100;
         assert!(snapshot.replay(middle).expect("a replay").all(|record| record.is_ok()));
