@@ -21,6 +21,9 @@ impl View {
         let (segment, end) = (&self.segments[index], self.end_of(index));
         let rank = seq - segment.base_seq();
         let stretch = known_stretch(&mut segment.index(), segment, end, rank)?;
+        if rank == stretch.first().rank {
+            return Ok(stretch.first().offset);
+        }
         let told = stretch.told(rank).map(|offset| Place { offset, rank });
         match told.filter(|place| passed(segment, end, *place).is_ok()) {
             Some(place) => Ok(place.offset),
