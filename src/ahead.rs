@@ -20,6 +20,9 @@ const LEAST: usize = 256 << 10;
 /// So many times what was appended between two looks is kept writable.
 const LOOKS_AHEAD: usize = 4;
 
+/// Bytes that are made writable by one call.
+const STEP: usize = 2 << 20;
+
 /// How far the pages are writable.
 #[derive(Default)]
 pub(crate) struct Ahead {
@@ -32,9 +35,21 @@ pub(crate) struct Ahead {
     next: u64,
     /// The system has no such call.
     unsupported: bool,
+    /// At the first look everything is made writable.
+    whole: bool,
 }
 
 impl Ahead {
+    /// Over the whole of the first segment at once, if its pages wait to be written back anyway.
+    pub(crate) fn over(whole: bool) -> Self {
+        Self { whole, ..Self::default() }
+    }
+
+    /// Whether that is still to be done.
+    pub(crate) fn is_over_all(&self) -> bool {
+        self.whole
+    }
+
     /// Looks where the appends are in `active`, and makes writable what they will reach soon, some of it in `next`, the
     /// next segment with its ordinal.
     pub(crate) fn look(&mut self, active: &Segment, next: Option<(u64, Arc<Map>)>) {
@@ -48,7 +63,10 @@ impl Ahead {
 
     fn advance(&mut self, active: &Segment, position: usize, next: Option<(u64, Arc<Map>)>) {
         let before = (self.ordinal == active.ordinal()).then_some((self.position, self.done));
-        let (range, window) = reach(before, position, active.capacity());
+        let (mut range, mut window) = reach(before, position, active.capacity());
+        if std::mem::take(&mut self.whole) {
+            (range.end, window) = (active.capacity(), active.capacity());
+        }
         if let (false, Ok(map)) = (range.is_empty(), active.map()) {
             self.done = range.end;
             self.populate(map, range.clone());
@@ -69,7 +87,9 @@ impl Ahead {
     /// What cannot be made writable now is when it is stored to: it only takes the fault.
     fn populate(&mut self, map: &Map, pages: Range<usize>) {
         map.will_need(pages.clone());
-        self.unsupported = map.populate_write(pages).is_err();
+        // In steps, because what else the process maps waits for each.
+        let mut steps = pages.clone().step_by(STEP).map(|from| from..(from + STEP).min(pages.end));
+        self.unsupported = steps.any(|step| map.populate_write(step).is_err());
     }
 }
 

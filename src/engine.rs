@@ -61,7 +61,7 @@ pub(crate) struct Written<T> {
 impl Engine {
     /// Puts the parts of a recovered log together.
     pub(crate) fn assemble(storage: Storage, options: &Options, recovered: Recovered) -> Self {
-        let Recovered { readers, manifest, segments, tail, spares, next_ordinal, .. } = recovered;
+        let Recovered { readers, manifest, segments, tail, spares, next_ordinal, report } = recovered;
         let header = manifest.current().header;
         let meta = Arc::from(manifest.current().meta.as_slice());
         let index_budget = Budget::new(options.index_memory);
@@ -104,7 +104,7 @@ impl Engine {
             callback: Callback::default(),
             dozing: AtomicBool::new(false),
             changed: AtomicBool::new(false),
-            ahead: Mutex::default(),
+            ahead: Mutex::new(Ahead::over(report.created && options.sync_mode == SyncMode::None)),
             board,
             index_budget,
         }
@@ -177,6 +177,13 @@ impl Engine {
     pub(crate) fn look_ahead(&self) {
         let next = self.try_writer().and_then(|writer| writer.next_map());
         lock(&self.ahead).look(self.commit.live().active(), next);
+    }
+
+    /// The same, before anything is appended to a new log, if that is to be.
+    pub(crate) fn look_at_new(&self) {
+        if lock(&self.ahead).is_over_all() {
+            self.look_ahead();
+        }
     }
 
     /// Has the spares made that are missing, as they may be after an open: the first rotation is not to wait for them.

@@ -74,6 +74,7 @@ mod readme {}
 
 mod ahead;
 mod append;
+mod blank;
 mod board;
 mod callback;
 mod commit;

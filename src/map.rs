@@ -36,7 +36,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
@@ -308,49 +308,6 @@ fn prefetch_line(line: *const u8) {
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 fn prefetch_line(_: *const u8) {}
 
-/// Memory of nobody else: zero, and taken from the system only where it is written, however long it is.
-#[derive(Debug)]
-pub(crate) struct Blank(Anonymous);
-
-#[cfg(not(miri))]
-type Anonymous = memmap2::MmapMut;
-#[cfg(miri)]
-type Anonymous = Vec<u8>;
-
-impl Blank {
-    /// So many bytes.
-    ///
-    /// # Errors
-    /// What the system says, where the standard library would end the process.
-    pub(crate) fn new(len: usize) -> io::Result<Self> {
-        anonymous(len).map(Self)
-    }
-}
-
-#[cfg(not(miri))]
-fn anonymous(len: usize) -> io::Result<Anonymous> {
-    MmapOptions::new().len(len).no_reserve_swap().map_anon()
-}
-
-#[cfg(miri)]
-fn anonymous(len: usize) -> io::Result<Anonymous> {
-    Ok(vec![0; len])
-}
-
-impl Deref for Blank {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl DerefMut for Blank {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-}
-
 /// Memory of the heap in place of a map, for Miri: what of `memmap2` is used here, over a copy of the file's bytes.
 #[cfg(miri)]
 mod heap {
@@ -555,16 +512,6 @@ mod tests {
         });
         assert_eq!([map.load(8), map.load(16)], [(last - START) as u64; 2]);
         assert_eq!(map.prefix().len(), last - START);
-    }
-
-    #[test]
-    fn blank_memory_is_zero_and_may_be_longer_than_what_there_is() {
-        // More than any machine has; a system that sets aside memory for it refuses, and does not end the process.
-        let (len, at) = if cfg!(miri) { (8, 5) } else { (1 << 42, 1 << 41) };
-        let Ok(mut blank) = Blank::new(len) else { return };
-        blank[at] = 7;
-        assert_eq!((blank.len(), &blank[at - 1..at + 2]), (len, &[0, 7, 0][..]));
-        assert!(Blank::new(0).expect("nothing").is_empty());
     }
 
     #[test]

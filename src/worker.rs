@@ -73,6 +73,7 @@ fn keep_prepared(engine: &Engine) {
 /// Syncs what is awaited or due, wakes those who wait, keeps the pages ahead writable, and shows the log to others.
 fn keep_durable(engine: &Engine) {
     let mut rounds = Rounds::new(engine);
+    engine.look_at_new();
     while rounds.wait(engine) != Call::Over {
         if rounds.is_due(engine) {
             sync(engine);

@@ -1,11 +1,12 @@
 //! Where a log ends, found without writing anything: for its writer, and for readers beside a living one.
 
+use crate::blank::Blank;
 use crate::error::{Corruption, Error, MissingSegment, Result};
 use crate::format::manifest::Entry;
 use crate::format::segment::{FRAMES_AT, published};
 use crate::identity::check_identity;
 use crate::manifest::Manifest;
-use crate::map::{Blank, Map};
+use crate::map::Map;
 use crate::recovery::report::{Cut, TailState};
 use crate::scan::{self, Damage, Judged, Tail, Unsealed, Walk};
 use crate::segment::{End, Segment, file_name};
