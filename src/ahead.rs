@@ -21,7 +21,7 @@ const LEAST: usize = 256 << 10;
 const LOOKS_AHEAD: usize = 4;
 
 /// Bytes that are made writable by one call.
-const STEP: usize = 2 << 20;
+const STEP: usize = 256 << 10;
 
 /// How far the pages are writable.
 #[derive(Default)]

@@ -13,8 +13,8 @@ use crate::segment::{Segment, file_name};
 use crate::storage::{Storage, StoredFile};
 use crate::sync::Arc;
 
-/// How much is made present by one call.
-const POPULATE_CHUNK: usize = 2 << 20;
+/// How much is made present by one call, while which whatever else the process maps has to wait.
+const POPULATE_CHUNK: usize = 256 << 10;
 
 /// How a segment is prepared.
 #[derive(Clone, Copy)]
