@@ -227,10 +227,15 @@ impl Cursor {
         Some(self.read_up_to(view, end, true))
     }
 
-    /// Goes on in the next segment; `None` if there is none, the error if records are missing before it.
+    /// Goes on in the next segment; `None` if there is none, the error if records are missing before it or in this one.
     #[cold]
     fn enter_next(&mut self, view: &View) -> Option<Option<Error>> {
-        view.segments[self.index].note_verified(self.from, self.verified);
+        let (segment, end) = (&*view.segments[self.index], view.end_of(self.index));
+        if self.expected < segment.base_seq() + end.count {
+            // What was verified has changed since: the frame that ends here is not that of the last record.
+            return Some(Some(damaged(segment, end, self.at, self.expected)));
+        }
+        segment.note_verified(self.from, self.verified);
         let index = self.index + 1;
         let next = view.segments[..view.shown].get(index)?;
         let (from, to) = (self.expected, next.base_seq() - 1);
@@ -252,7 +257,9 @@ impl Cursor {
         let header = if at == self.verified {
             self.verify_batch(segment, frames, end, whole)?
         } else {
-            let bytes = frames.get(at - FRAMES_AT..).unwrap_or_default();
+            // A frame that reaches beyond what was verified has changed since, and behind it is no place of a frame.
+            let to = self.verified.min(end.offset);
+            let bytes = frames.get(at - FRAMES_AT..to - FRAMES_AT).unwrap_or_default();
             let header = record(bytes, self.expected).ok_or_else(|| damaged(segment, end, at, self.expected))?;
             prefetch_passed(frames, at, header.frame_size());
             header
