@@ -157,8 +157,25 @@ impl Map {
     /// What the system says; the pages may then be clean in memory and absent on disk.
     pub(crate) fn sync(&self, range: Range<usize>) -> io::Result<()> {
         let len = self.len_of(&range)?;
+        if len >= LET_GO {
+            self.let_go(range.start, len);
+        }
         self.raw.flush_range(range.start, len)
     }
+
+    /// Takes the pages of a range that lies in the map out of the process's tables, all at once; they come back when they
+    /// are touched. Else the system takes the right to store from each by itself when it writes it back, and interrupts
+    /// every processor on which the process runs for each. If it refuses (locked memory, say), it does just that.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn let_go(&self, start: usize, len: usize) {
+        // SAFETY: the mapping is a shared one of a file, of which this forgets where pages are and no byte of them
+        // (madvise(2), `MADV_DONTNEED`): what was stored is in the page cache, from which the next access, at any time and
+        // by any thread, maps it again. So nobody sees any byte change, and the range stays mapped.
+        let _ = unsafe { self.raw.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len) };
+    }
+
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    fn let_go(&self, _: usize, _: usize) {}
 
     /// Lets the system begin to read what of `range` is not in memory, which it then keeps page by page. It may not: who
     /// needs the pages waits for them in any case.
@@ -192,6 +209,9 @@ impl Map {
         if inside { Ok(range.end - range.start) } else { Err(io::Error::other("a range outside the map")) }
     }
 }
+
+/// From so many bytes on, the pages of a sync are let go first.
+const LET_GO: usize = 64 << 10;
 
 /// For what pages are made present.
 enum Populate {
@@ -476,6 +496,25 @@ mod tests {
     }
 
     /// Writes records of different lengths, each byte a function of its place, while readers look and keep what they saw.
+    #[test]
+    #[cfg_attr(miri, ignore = "there is nothing to let go")]
+    fn what_is_let_go_for_a_sync_is_there_as_before_and_goes_on() {
+        let (len, file) = (START + 2 * LET_GO, file(START + 2 * LET_GO));
+        let mut tail = Map::writable(&file, len, START, START).expect("a map");
+        tail.bytes(START..len).expect("free bytes").fill(1);
+        tail.publish(START + LET_GO);
+        let map = Arc::clone(tail.map());
+        let before = map.prefix();
+        map.sync(START..len).expect("a sync");
+        assert_eq!(before, vec![1; LET_GO]);
+        tail.bytes(START + LET_GO..len).expect("free bytes")[LET_GO - 1] = 2;
+        tail.publish(len);
+        let mut read = vec![0; 2 * LET_GO];
+        file.read_exact_at(&mut read, START as u64).expect("a read");
+        assert_eq!((read[LET_GO - 1], read[2 * LET_GO - 2..].to_vec()), (1, vec![1, 2]));
+        assert_eq!(map.prefix(), read);
+    }
+
     #[test]
     fn what_readers_see_is_whole_and_stays_while_one_writes() {
         let byte = |at: usize| (at * 31 % 251) as u8 + 1;
