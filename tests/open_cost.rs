@@ -114,14 +114,19 @@ fn counts_reads(dir: &Path) -> bool {
     matches!((before, io_count("read_bytes")), (Some(before), Some(after)) if after >= before + (4 << 20))
 }
 
+/// A directory where reads are counted; `None`, and it is said, if there is none.
+fn dir_on_disk() -> Option<tempfile::TempDir> {
+    let on_disk = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    if counts_reads(on_disk) {
+        return Some(tempfile::tempdir_in(on_disk).expect("a directory"));
+    }
+    println!("SKIPPED: /proc/self/io counts no reads of files in {}", on_disk.display());
+    None
+}
+
 #[test]
 fn opening_a_closed_log_reads_its_manifest_and_its_tail_and_writes_a_few_pages() {
-    let on_disk = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    if !counts_reads(on_disk) {
-        println!("SKIPPED: /proc/self/io counts no reads of files in {}", on_disk.display());
-        return;
-    }
-    let dir = tempfile::tempdir_in(on_disk).expect("a directory");
+    let Some(dir) = dir_on_disk() else { return };
     let wal = Options::new().segment_size(SEGMENT).sync_mode(SyncMode::None).open(dir.path()).expect("a new log");
     let is_full = |wal: &Wal| {
         std::fs::metadata(dir.path().join(fixture::segment(SEGMENTS + 1))).is_ok() && wal.positions().last > 0
@@ -178,12 +183,7 @@ fn report_cost_of_appends(dir: &Path, again: bool) {
 
 #[test]
 fn a_durable_append_writes_its_page_and_not_what_the_system_has_read_ahead() {
-    let on_disk = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    if !counts_reads(on_disk) {
-        println!("SKIPPED: /proc/self/io counts no reads of files in {}", on_disk.display());
-        return;
-    }
-    let dir = tempfile::tempdir_in(on_disk).expect("a directory");
+    let Some(dir) = dir_on_disk() else { return };
     for (role, before) in [("append", "nothing"), ("append", "a cold start"), ("append again", "a cold replay")] {
         forget(dir.path());
         if role == "append again" {

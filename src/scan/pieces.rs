@@ -223,6 +223,15 @@ mod tests {
         assert_eq!(asked, [0..24, 0..32, 32..56, 32..360, 360..384, 360..392, 392..416]);
     }
 
+    /// `bytes`, with one bit of one of them changed.
+    fn flipped(mut bytes: Vec<u8>, flip: Option<(usize, u8)>) -> Vec<u8> {
+        if let Some((at, bit)) = flip {
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+        }
+        bytes
+    }
+
     proptest! {
         #[test]
         fn a_map_that_is_brought_in_on_the_way_is_walked_as_if_all_of_it_were_there(
@@ -232,11 +241,7 @@ mod tests {
             short in 0..300_usize,
             flip in prop::option::of((0..4000_usize, 0..8_u8)),
         ) {
-            let mut bytes = frames_of(&lens, &noise);
-            if let Some((at, bit)) = flip {
-                let at = at % bytes.len();
-                bytes[at] ^= 1 << bit;
-            }
+            let bytes = flipped(frames_of(&lens, &noise), flip);
             let end = FRAMES_AT + bytes.len().saturating_sub(short);
             prop_assert_eq!(walk_present(&bytes, SALT, 5, end, stretches(8 * step, 0)), Ok(whole(&bytes, end)));
         }
@@ -249,11 +254,7 @@ mod tests {
             short in 0..300_usize,
             flip in prop::option::of((0..4000_usize, 0..8_u8)),
         ) {
-            let mut bytes = frames_of(&lens, &noise);
-            if let Some((at, bit)) = flip {
-                let at = at % bytes.len();
-                bytes[at] ^= 1 << bit;
-            }
+            let bytes = flipped(frames_of(&lens, &noise), flip);
             let end = FRAMES_AT + bytes.len().saturating_sub(short);
             let (walk, count) = by_pieces(&bytes, room, end);
             prop_assert_eq!(walk, whole(&bytes, end));
