@@ -8,11 +8,17 @@ use crate::format::frame::{self, HEADER, Header};
 use crate::format::manifest::Entry;
 use crate::format::segment::{FRAMES_AT, MAX_CAPACITY};
 use crate::index::Sheet;
-use crate::map::{Map, Tail};
+use crate::map::{self, Map, Tail};
 use crate::planted::{Bug, planted};
 use crate::segment::{End, Segment, Spare, frame_size};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Counter};
+
+/// So many bytes behind a record, memory is asked for what the records after the next few are written to: a store to what
+/// no cache holds is waited for by the unlocking of the writer.
+const FETCH_AHEAD: usize = 1 << 10;
+/// Of longer records the processor notices by itself where they go on.
+const FETCH_MOST: usize = 256;
 
 /// The sequence numbers that an append was given, dense and ascending; empty for an empty batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +161,9 @@ impl Writer {
     #[inline]
     fn append_copied(&mut self, tag: u16, len: usize, copy: impl FnOnce(&mut [u8])) -> Result<Attempt<u64>> {
         let size = frame_size(len)?;
-        let Some(bytes) = self.tail.bytes(self.at..self.at + size) else {
+        let free = self.tail.bytes(self.at..self.segment.capacity()).unwrap_or_default();
+        map::prefetch(free, size + FETCH_AHEAD..size + FETCH_AHEAD + size.min(FETCH_MOST));
+        let Some(bytes) = free.get_mut(..size) else {
             return Ok(Attempt::Full(size));
         };
         copy(&mut bytes[HEADER..HEADER + len]);
