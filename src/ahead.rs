@@ -4,14 +4,15 @@
 //! should not have to wait for. Only pages that appends are about to reach are touched: whatever is made writable is
 //! written back once more.
 
+use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::format::PAGE;
 use crate::format::segment::FRAMES_AT;
 use crate::map::Map;
 use crate::segment::Segment;
+use crate::sync::{Arc, thread};
 
 /// How often it is looked where the appends are, while there are any.
 pub(crate) const LOOK: Duration = Duration::from_millis(5);
@@ -35,19 +36,16 @@ pub(crate) struct Ahead {
     next: u64,
     /// The system has no such call.
     unsupported: bool,
-    /// At the first look everything is made writable.
-    whole: bool,
 }
 
 impl Ahead {
-    /// Over the whole of the first segment at once, if its pages wait to be written back anyway.
-    pub(crate) fn over(whole: bool) -> Self {
-        Self { whole, ..Self::default() }
-    }
-
-    /// Whether that is still to be done.
-    pub(crate) fn is_over_all(&self) -> bool {
-        self.whole
+    /// Makes all pages of a new log writable: of `active`, and of `next`, the next segment with its ordinal.
+    pub(crate) fn cover(&mut self, active: &Segment, next: Option<(u64, Arc<Map>)>) {
+        if let Ok(map) = active.map() {
+            self.populate(map, 0..active.capacity());
+            (self.ordinal, self.position, self.done) = (active.ordinal(), active.end().offset, active.capacity());
+        }
+        self.reach_into(next, usize::MAX);
     }
 
     /// Looks where the appends are in `active`, and makes writable what they will reach soon, some of it in `next`, the
@@ -63,10 +61,7 @@ impl Ahead {
 
     fn advance(&mut self, active: &Segment, position: usize, next: Option<(u64, Arc<Map>)>) {
         let before = (self.ordinal == active.ordinal()).then_some((self.position, self.done));
-        let (mut range, mut window) = reach(before, position, active.capacity());
-        if std::mem::take(&mut self.whole) {
-            (range.end, window) = (active.capacity(), active.capacity());
-        }
+        let (range, window) = reach(before, position, active.capacity());
         if let (false, Ok(map)) = (range.is_empty(), active.map()) {
             self.done = range.end;
             self.populate(map, range.clone());
@@ -79,7 +74,7 @@ impl Ahead {
     /// Makes the front of the next segment writable, once.
     fn reach_into(&mut self, next: Option<(u64, Arc<Map>)>, window: usize) {
         if let Some((ordinal, map)) = next.filter(|(ordinal, _)| *ordinal != self.next) {
-            self.populate(&map, 0..(FRAMES_AT + window).min(map.len()));
+            self.populate(&map, 0..FRAMES_AT.saturating_add(window).min(map.len()));
             self.next = ordinal;
         }
     }
@@ -89,8 +84,16 @@ impl Ahead {
         map.will_need(pages.clone());
         // In steps, because what else the process maps waits for each.
         let mut steps = pages.clone().step_by(STEP).map(|from| from..(from + STEP).min(pages.end));
-        self.unsupported = steps.any(|step| map.populate_write(step).is_err());
+        self.unsupported = steps.any(|step| populate_step(map, step).is_err());
     }
+}
+
+/// Makes the pages of one step writable, and then lets run who was put on the same processor: the system may leave it
+/// there for two ticks of its clock, of 4 ms each, though another processor has nothing to do.
+fn populate_step(map: &Map, step: Range<usize>) -> io::Result<()> {
+    let done = map.populate_write(step);
+    thread::yield_now();
+    done
 }
 
 /// The pages that should be made writable now, and how many bytes in front of `position` are to be: `before` is where the

@@ -18,7 +18,7 @@ use crate::segment::{End, Segment};
 use crate::snapshot::Snapshot;
 use crate::storage::{Storage, StoredFile};
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, Counter, Mutex, MutexGuard, TryLockError, lock};
+use crate::sync::{Arc, Mutex, MutexGuard, TryLockError, lock};
 use crate::view::View;
 use crate::watch::Watching;
 
@@ -35,8 +35,6 @@ pub(crate) struct Engine {
     pub(crate) listener: Listener,
     /// What the writer counts.
     pub(crate) written: Arc<Counts>,
-    /// Appends that waited for a segment.
-    pub(crate) segment_waits: Counter,
     pub(crate) callback: Callback,
     /// Nothing was appended for a while, and the thread that keeps the delay waits to be called. Changed under the
     /// writer's lock.
@@ -61,7 +59,7 @@ pub(crate) struct Written<T> {
 impl Engine {
     /// Puts the parts of a recovered log together.
     pub(crate) fn assemble(storage: Storage, options: &Options, recovered: Recovered) -> Self {
-        let Recovered { readers, manifest, segments, tail, spares, next_ordinal, report } = recovered;
+        let Recovered { readers, manifest, segments, tail, spares, next_ordinal, .. } = recovered;
         let header = manifest.current().header;
         let meta = Arc::from(manifest.current().meta.as_slice());
         let index_budget = Budget::new(options.index_memory);
@@ -100,11 +98,10 @@ impl Engine {
             mode: options.sync_mode,
             threaded: options.background == Background::Thread,
             listener: options.listener.clone(),
-            segment_waits: Counter::new(0),
             callback: Callback::default(),
             dozing: AtomicBool::new(false),
             changed: AtomicBool::new(false),
-            ahead: Mutex::new(Ahead::over(report.created && options.sync_mode == SyncMode::None)),
+            ahead: Mutex::default(),
             board,
             index_budget,
         }
@@ -119,7 +116,7 @@ impl Engine {
     /// Runs `attempt` under the writer's lock, going on in the next segment whenever it does not fit.
     pub(crate) fn write<T>(&self, mut attempt: impl FnMut(&mut Writer) -> Result<Attempt<T>>) -> Result<Written<T>> {
         self.callback.check()?;
-        let mut rotated = false;
+        let (mut rotated, mut waited) = (false, false);
         let mut writer = lock(&self.writer);
         loop {
             self.commit.check()?;
@@ -131,11 +128,15 @@ impl Engine {
                 Attempt::Full(need) if writer.can_rotate(need) => {
                     self.rotate(&mut writer, need);
                     rotated = true;
+                    if waited {
+                        // The next rotation will wait, too.
+                        self.commit.upkeep_bell.ring();
+                    }
                 }
                 Attempt::Full(need) => {
                     drop(writer);
-                    self.segment_waits.fetch_add(1, Ordering::Relaxed);
-                    let ready = self.keeper.make_ready(&self.writer, &self.commit, need);
+                    waited = true;
+                    let ready = self.keeper.wait_ready(&self.writer, &self.commit, need);
                     writer = lock(&self.writer);
                     // What was announced before is enough, even if there is no space for more.
                     if !writer.can_rotate(need) {
@@ -176,13 +177,15 @@ impl Engine {
     /// Makes the pages that appends are about to reach writable.
     pub(crate) fn look_ahead(&self) {
         let next = self.try_writer().and_then(|writer| writer.next_map());
-        lock(&self.ahead).look(self.commit.live().active(), next);
+        // The files of the other segments could not be used again while they seemed to be looked at.
+        let active = Arc::clone(self.commit.live().active());
+        lock(&self.ahead).look(&active, next);
     }
 
-    /// The same, before anything is appended to a new log, if that is to be.
-    pub(crate) fn look_at_new(&self) {
-        if lock(&self.ahead).is_over_all() {
-            self.look_ahead();
+    /// Makes all pages of a new log writable, if its zeros are not on the disk, to which they would go once more.
+    pub(crate) fn cover_new(&self) {
+        if self.mode == SyncMode::None {
+            lock(&self.ahead).cover(self.commit.live().active(), lock(&self.writer).next_map());
         }
     }
 
@@ -267,7 +270,6 @@ impl Engine {
         Ok(seq)
     }
 
-    /// Waits for as much to be durable as the mode says.
     fn keep_promise(&self, seq: u64, epoch: usize) -> Result<()> {
         match self.mode {
             SyncMode::Sync => self.sync_to(seq, epoch),
@@ -286,8 +288,8 @@ impl Engine {
         synced
     }
 
-    /// Has shown to others what changed though nothing was appended. What changed was changed under the lock under which
-    /// the thread looks for the last time before it dozes, so it was seen then, or the thread is found dozing here.
+    /// Has shown to others what changed though nothing was appended: under the lock under which the thread looks for the
+    /// last time before it dozes, so it was seen then, or the thread is found dozing here.
     pub(crate) fn show_soon(&self) {
         self.changed.store(true, Ordering::Relaxed);
         if self.dozing.load(Ordering::Relaxed) {
@@ -337,8 +339,7 @@ impl Engine {
         } else if self.mode == SyncMode::Sync {
             self.commit.upkeep_bell.ring();
         }
-        // Otherwise the thread that looks after the log all the while rings: to wake another one takes an append longer
-        // than all else that it does.
+        // Otherwise the thread that looks after the log rings: to wake another takes longer than all else in an append.
     }
 
     /// Without a thread of its own, the log wakes those who wait from the calls that end their wait.
@@ -355,7 +356,7 @@ impl Engine {
             records: self.written.records.load(Ordering::Relaxed),
             bytes: self.written.bytes.load(Ordering::Relaxed),
             rotations: self.written.rotations.load(Ordering::Relaxed),
-            segment_waits: self.segment_waits.load(Ordering::Relaxed),
+            segment_waits: self.keeper.counts.waits.load(Ordering::Relaxed),
             prepared: self.keeper.counts.prepared.load(Ordering::Relaxed),
             recycled: self.keeper.counts.recycled.load(Ordering::Relaxed),
             removed: self.keeper.counts.removed.load(Ordering::Relaxed),

@@ -18,7 +18,7 @@ use crate::planted::{Bug, planted};
 use crate::recovery::draw_salt;
 use crate::segment::{Preparation, Segment, Spare, file_name};
 use crate::storage::{Storage, StoredFile};
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Counter, Mutex, MutexGuard, lock};
 
 /// How spares are made.
@@ -37,6 +37,8 @@ pub(crate) struct Keeper {
     plan: Plan,
     books: Mutex<Books>,
     readers: Arc<StoredFile>,
+    /// Appends wait for a segment to be prepared and for the one before to be synced: both are to be done at a time.
+    wants_help: AtomicBool,
     pub(crate) counts: Counts,
 }
 
@@ -46,6 +48,8 @@ pub(crate) struct Counts {
     pub(crate) prepared: Counter,
     pub(crate) recycled: Counter,
     pub(crate) removed: Counter,
+    /// Appends that waited for a segment.
+    pub(crate) waits: Counter,
 }
 
 /// The manifest, and the next ordinal for a segment.
@@ -54,6 +58,8 @@ pub(crate) struct Books {
     next_ordinal: u64,
     /// Segments that the manifest names no longer, whose files may be used again.
     retired: Vec<Arc<Segment>>,
+    /// How many appends had waited for a segment at the last rotation.
+    waits: u64,
     /// The lock is given back, or is about to be: the files are another writer's.
     closed: bool,
 }
@@ -67,8 +73,8 @@ impl Keeper {
         next_ordinal: u64,
         readers: Arc<StoredFile>,
     ) -> Self {
-        let books = Mutex::new(Books { manifest, next_ordinal, retired: Vec::new(), closed: false });
-        Self { storage, plan, books, readers, counts: Counts::default() }
+        let books = Mutex::new(Books { manifest, next_ordinal, retired: Vec::new(), waits: 0, closed: false });
+        Self { storage, plan, books, readers, wants_help: AtomicBool::new(false), counts: Counts::default() }
     }
 
     /// The manifest, alone.
@@ -86,6 +92,20 @@ impl Keeper {
         Ok(())
     }
 
+    /// As [`Keeper::make_ready`], for an append that cannot go on without.
+    ///
+    /// # Errors
+    /// As [`Keeper::maintain`].
+    pub(crate) fn wait_ready(&self, writer: &Mutex<Writer>, commit: &Commit, need: usize) -> Result<bool> {
+        self.counts.waits.fetch_add(1, Ordering::Relaxed);
+        self.make_ready(writer, commit, need)
+    }
+
+    /// Whether the segments before the active one should be synced by whoever asks, and not by who prepares; once.
+    pub(crate) fn wants_help(&self) -> bool {
+        self.wants_help.swap(false, Ordering::Relaxed)
+    }
+
     /// Seals what was rotated, and prepares one spare if there are too few or none has room for `need` bytes of frames;
     /// returns whether one was prepared.
     ///
@@ -100,12 +120,16 @@ impl Keeper {
         };
         // The memory that it keeps is needed for the next spare.
         drop(left);
-        if let Some((before, _)) = rotated.as_ref().filter(|_| !planted(Bug::SealBeforeSync)) {
-            commit.sync_to(before.last_seq(), commit.epoch())?;
-        }
+        let pressed = rotated.is_some() && books.is_pressed(self.counts.waits.load(Ordering::Relaxed));
+        let ask_for_help = || {
+            if pressed {
+                self.wants_help.store(true, Ordering::Relaxed);
+                commit.sync_bell.ring();
+            }
+        };
         let started = Instant::now();
         // A spare that cannot be made must not keep the segment before it from being sealed.
-        let spare = self.missing_spare(&mut books, writer, need);
+        let spare = self.missing_spare(&mut books, writer, need, ask_for_help);
         let (spare, failed) = match spare.map_err(|e| self.poison_unless_full(commit, e)) {
             Ok(spare) => (spare, None),
             // The manifest may be another file by now.
@@ -113,6 +137,11 @@ impl Keeper {
             Err(e) if planted(Bug::NoSpaceNoSeal) => return Err(e),
             Err(e) => (None, Some(e)),
         };
+        let elapsed = started.elapsed();
+        // After the preparation, beside which another thread may have synced it.
+        if let Some((before, _)) = rotated.as_ref().filter(|_| !planted(Bug::SealBeforeSync)) {
+            commit.sync_to(before.last_seq(), commit.epoch())?;
+        }
         let prepared = spare.as_ref().map(|spare| spare.entry);
         if rotated.is_some() || spare.is_some() {
             self.announce(&mut books, commit, &rotated, spare.as_ref())?;
@@ -122,7 +151,7 @@ impl Keeper {
         if let Some((before, _)) = &rotated {
             before.settle_index();
         }
-        self.tell(rotated.map(|(before, _)| before.ordinal()), prepared, started.elapsed());
+        self.tell(rotated.map(|(before, _)| before.ordinal()), prepared, elapsed);
         match failed {
             None => Ok(prepared.is_some()),
             Some(e) => Err(e),
@@ -156,8 +185,14 @@ impl Keeper {
         }
     }
 
-    /// A new spare, if too few are announced or none is large enough.
-    fn missing_spare(&self, books: &mut Books, writer: &Mutex<Writer>, need: usize) -> Result<Option<Spare>> {
+    /// A new spare, if too few are announced or none is large enough; `named` is called once it only takes the processor.
+    fn missing_spare(
+        &self,
+        books: &mut Books,
+        writer: &Mutex<Writer>,
+        need: usize,
+        named: impl FnOnce(),
+    ) -> Result<Option<Spare>> {
         let (count, fits) = {
             let writer = lock(writer);
             (writer.spare_count(), writer.has_spare_for(need))
@@ -169,15 +204,15 @@ impl Keeper {
         let capacity = own.next_multiple_of(PAGE as u64).max(self.plan.segment_size);
         books.manifest.make_room(1)?;
         let state = books.manifest.current();
-        let named = state.entries.iter().map(|entry| entry.salt);
-        let salts: Vec<u32> = named.chain(books.retired.iter().map(|segment| segment.salt())).collect();
+        let known = state.entries.iter().map(|entry| entry.salt);
+        let salts: Vec<u32> = known.chain(books.retired.iter().map(|segment| segment.salt())).collect();
         let (log_id, sync_zeros) = (state.header.log_id, self.plan.sync_zeros);
         let (ordinal, salt) = (books.next_ordinal, draw_salt(&self.storage, &salts)?);
         books.next_ordinal += 1;
         let how = Preparation { log_id, ordinal, salt, capacity, sync_zeros };
         let spare = match self.recycled(books, &how)? {
             Some(spare) => spare,
-            None => Spare::prepare(&self.storage, &how)?,
+            None => Spare::prepare_telling(&self.storage, &how, named)?,
         };
         Ok(Some(spare.indexed(&self.plan.index_budget)))
     }
@@ -290,6 +325,11 @@ impl Keeper {
 }
 
 impl Books {
+    /// Whether an append has waited for a segment since the last rotation, if that is how many have waited by now.
+    fn is_pressed(&mut self, waits: u64) -> bool {
+        std::mem::replace(&mut self.waits, waits) != waits
+    }
+
     /// What the log is.
     pub(crate) fn current(&self) -> &Manifest {
         self.manifest.current()

@@ -75,6 +75,7 @@ impl Options {
         let mut wal = Wal { engine, lock: Mutex::new(Some(lock_file)), worker: None, report };
         // Another open writes no page more than it must, and shows itself when something happens.
         if wal.report.created {
+            wal.engine.cover_new();
             wal.engine.show(true);
         }
         if wal.engine.threaded {

@@ -73,8 +73,10 @@ fn keep_prepared(engine: &Engine) {
 /// Syncs what is awaited or due, wakes those who wait, keeps the pages ahead writable, and shows the log to others.
 fn keep_durable(engine: &Engine) {
     let mut rounds = Rounds::new(engine);
-    engine.look_at_new();
     while rounds.wait(engine) != Call::Over {
+        if engine.keeper.wants_help() {
+            sync_before_active(engine);
+        }
         if rounds.is_due(engine) {
             sync(engine);
         }
@@ -102,6 +104,14 @@ fn sync(engine: &Engine) {
     let last = engine.commit.live().active().last_seq();
     // A failure has poisoned the log, and a cut leaves nothing to do.
     let _ = engine.commit.sync_to(last, epoch);
+}
+
+/// Syncs the segments in front of the active one.
+fn sync_before_active(engine: &Engine) {
+    let epoch = engine.commit.epoch();
+    let before = engine.commit.live().active().base_seq() - 1;
+    // As in `sync`.
+    let _ = engine.commit.sync_to(before, epoch);
 }
 
 /// When there is something to sync.

@@ -11,7 +11,7 @@ use crate::map::{Map, Tail};
 use crate::planted::{Bug, planted};
 use crate::segment::{Segment, file_name};
 use crate::storage::{Storage, StoredFile};
-use crate::sync::Arc;
+use crate::sync::{Arc, thread};
 
 /// How much is made present by one call, while which whatever else the process maps has to wait.
 const POPULATE_CHUNK: usize = 256 << 10;
@@ -53,21 +53,31 @@ impl Spare {
     /// # Errors
     /// `NoSpace` if the file does not fit. Whatever fails, the file is gone again: the next attempt makes another one.
     pub(crate) fn prepare(storage: &Storage, how: &Preparation) -> Result<Self> {
+        Self::prepare_telling(storage, how, || {})
+    }
+
+    /// As [`Spare::prepare`]; `named` is called when the file is there to stay, and what is left to be done needs the
+    /// processor first of all.
+    ///
+    /// # Errors
+    /// As [`Spare::prepare`].
+    pub(crate) fn prepare_telling(storage: &Storage, how: &Preparation, named: impl FnOnce()) -> Result<Self> {
         let name = file_name(how.ordinal);
         let file = storage.create(name.as_str())?;
-        Self::fill(storage, &file, how).inspect_err(|_| {
+        Self::fill(storage, &file, how, named).inspect_err(|_| {
             // What made it fail is what the caller must hear; the next open removes what is left.
             let _ = storage.remove(name.as_str());
         })
     }
 
-    fn fill(storage: &Storage, file: &StoredFile, how: &Preparation) -> Result<Self> {
+    fn fill(storage: &Storage, file: &StoredFile, how: &Preparation, named: impl FnOnce()) -> Result<Self> {
         file.allocate(how.capacity)?;
         write_identity(storage, file, how)?;
         if !planted(Bug::AnnounceBeforeSync) {
             file.sync()?;
             storage.sync_dir()?;
         }
+        named();
         let capacity = how.capacity as usize;
         let tail = file.map_writable(capacity, FRAMES_AT)?;
         populate(file, tail.map(), capacity)?;
@@ -150,6 +160,8 @@ fn write_identity(storage: &Storage, file: &StoredFile, how: &Preparation) -> Re
 fn populate(file: &StoredFile, map: &Map, capacity: usize) -> Result<()> {
     for at in (0..capacity).step_by(POPULATE_CHUNK) {
         file.populate_write(map, at..(at + POPULATE_CHUNK).min(capacity))?;
+        // Who appends may have been put on the same processor.
+        thread::yield_now();
     }
     Ok(())
 }
