@@ -1,13 +1,14 @@
 //! Proves that appending and following take no system call and no allocation while the segment lasts, and that what is
-//! shown stands in the segment's own memory. A kernel that kills at the first system call is the witness.
-//! Does not prove that no page fault comes between, nor how long anything takes: that is for the benches.
+//! shown stands in the segment's own memory. A kernel that kills at the first system call is the witness. That a new log
+//! without syncs takes no page fault for its first two segments.
+//! Does not prove that no page fault comes between later, nor how long anything takes: that is for the benches.
 #![allow(missing_docs)]
 
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use mmap_wal::{Options, Reader, SyncMode, Wal};
+use mmap_wal::{Background, Options, Reader, SyncMode, Wal};
 
 /// Names the directory to a child, which is this test binary again.
 const CHILD: &str = "MMAP_WAL_HOT_PATH_DIR";
@@ -152,5 +153,37 @@ fn no_system_call_is_made_for_a_record_that_is_appended_or_followed() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "the filter is there");
         assert_eq!(said.contains("every call was let through"), expected, "{task}: {said}");
+    }
+}
+
+/// Faults of this thread that took nothing from the disk, so far; `None` where the system does not tell.
+fn minor_faults() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
+    // Behind the name, which may hold anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(7)?.parse().ok()
+}
+
+#[test]
+fn the_first_two_segments_of_a_log_without_syncs_take_no_page_fault() {
+    let Some(_) = minor_faults() else {
+        println!("SKIPPED: the system does not count page faults");
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    // Without threads nothing is made writable behind the appends' back.
+    let options = Options::new().segment_size(4 << 20).sync_mode(SyncMode::None).background(Background::Caller);
+    let wal = options.open(dir.path()).expect("a new log");
+    for segment in 0..2 {
+        while wal.stats().rotations < segment {
+            wal.append(&PAYLOAD).expect("an append");
+        }
+        let before = minor_faults();
+        for _ in 0..20_000 {
+            wal.append(&PAYLOAD).expect("an append");
+        }
+        assert_eq!(wal.stats().rotations, segment);
+        let faults = minor_faults().zip(before).map_or(0, |(after, before)| after - before);
+        // They fill more than 700 pages; those are few that the program itself comes by.
+        assert!(faults < 50, "{faults} in segment {segment}");
     }
 }

@@ -277,6 +277,72 @@ fn the_delay_and_those_who_await_do_not_wait_for_a_segment_to_be_prepared() {
     wal.close().expect("a close");
 }
 
+/// Lets the fifth preparation come to its pages only when another thread has synced pages of a segment.
+#[derive(Default)]
+struct OnlyBeside {
+    stuck: StuckPreparation,
+    /// How many were begun, and whether another thread has synced since the fifth.
+    seen: Mutex<(u32, bool)>,
+    changed: Condvar,
+}
+
+impl Observer for OnlyBeside {
+    fn before(&self, act: &Act<'_>) -> std::io::Result<()> {
+        self.stuck.before(act)?;
+        let mut seen = self.seen.lock().expect("what was seen");
+        match act {
+            Act::Allocate { path, .. } if path.extension().is_some_and(|name| name == "wal") => {
+                seen.0 += 1;
+                self.changed.notify_all();
+            }
+            Act::SyncRange { .. } if seen.0 == 5 && std::thread::current().name() == Some("mmap-wal-sync") => {
+                seen.1 = true;
+                self.changed.notify_all();
+            }
+            Act::Populate(_) if seen.0 == 5 => {
+                // So long only where it fails.
+                let not_yet = |(_, synced): &mut (u32, bool)| !*synced;
+                let waited = self.changed.wait_timeout_while(seen, Duration::from_secs(30), not_yet);
+                assert!(!waited.expect("a wait").1.timed_out(), "nobody syncs meanwhile");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+    fn after(&self, _act: &Act<'_>) {}
+}
+
+#[test]
+fn where_an_append_has_waited_the_next_segment_is_prepared_while_the_one_before_is_synced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let beside = Arc::new(OnlyBeside::default());
+    let options = Options::new().segment_size(64 << 10).sync_mode(SyncMode::None);
+    let wal = options.open_observed(dir.path(), Some(Arc::clone(&beside) as _)).expect("a new log");
+    beside.stuck.hold();
+    for _ in 0..2 {
+        wal.append(&[0; 40 << 10]).expect("an append");
+    }
+    // The third segment is begun before anybody waits for it.
+    beside.stuck.await_arrival();
+    std::thread::scope(|scope| {
+        // Waits for the third segment, and then needs a fourth.
+        let waiting = scope.spawn(|| wal.append(&[0; 40 << 10]).expect("an append"));
+        while wal.stats().segment_waits == 0 {
+            std::thread::yield_now();
+        }
+        beside.stuck.let_go();
+        assert_eq!(waiting.join().expect("an append"), 3);
+    });
+    // What is in the second segment was synced with the first. The third is the first that is left.
+    let seen = beside.seen.lock().expect("what was seen");
+    drop(beside.changed.wait_while(seen, |(begun, _)| *begun < 4).expect("the fourth segment"));
+    for _ in 4..=5 {
+        wal.append(&[0; 40 << 10]).expect("an append that waits for a segment");
+    }
+    assert!(beside.seen.lock().expect("what was seen").1);
+    wal.close().expect("a close");
+}
+
 #[test]
 fn an_append_after_a_long_rest_is_synced_by_the_delay() {
     let dir = tempfile::tempdir().expect("a directory");
