@@ -116,7 +116,7 @@ impl Engine {
     /// Runs `attempt` under the writer's lock, going on in the next segment whenever it does not fit.
     pub(crate) fn write<T>(&self, mut attempt: impl FnMut(&mut Writer) -> Result<Attempt<T>>) -> Result<Written<T>> {
         self.callback.check()?;
-        let (mut rotated, mut waited) = (false, false);
+        let mut rotated = false;
         let mut writer = lock(&self.writer);
         loop {
             self.commit.check()?;
@@ -128,14 +128,9 @@ impl Engine {
                 Attempt::Full(need) if writer.can_rotate(need) => {
                     self.rotate(&mut writer, need);
                     rotated = true;
-                    if waited {
-                        // The next rotation will wait, too.
-                        self.commit.upkeep_bell.ring();
-                    }
                 }
                 Attempt::Full(need) => {
                     drop(writer);
-                    waited = true;
                     let ready = self.keeper.wait_ready(&self.writer, &self.commit, need);
                     writer = lock(&self.writer);
                     // What was announced before is enough, even if there is no space for more.
@@ -185,7 +180,8 @@ impl Engine {
     /// Makes all pages of a new log writable, if its zeros are not on the disk, to which they would go once more.
     pub(crate) fn cover_new(&self) {
         if self.mode == SyncMode::None {
-            lock(&self.ahead).cover(self.commit.live().active(), lock(&self.writer).next_map());
+            let next = lock(&self.writer).next_map();
+            lock(&self.ahead).cover(self.commit.live().active(), next);
         }
     }
 
@@ -336,7 +332,7 @@ impl Engine {
         if !self.threaded {
             let _ = self.keeper.maintain(&self.writer, &self.commit);
             self.wake_due();
-        } else if self.mode == SyncMode::Sync {
+        } else if self.mode == SyncMode::Sync || self.keeper.was_waited_for() {
             self.commit.upkeep_bell.ring();
         }
         // Otherwise the thread that looks after the log rings: to wake another takes longer than all else in an append.

@@ -37,8 +37,10 @@ pub(crate) struct Keeper {
     plan: Plan,
     books: Mutex<Books>,
     readers: Arc<StoredFile>,
-    /// Appends wait for a segment to be prepared and for the one before to be synced: both are to be done at a time.
+    /// Appends wait for a new segment file and for the segment before to be synced: both are to be done at a time.
     wants_help: AtomicBool,
+    /// How many appends had waited for a segment when an append last saw to its rotation.
+    waits_seen: Counter,
     pub(crate) counts: Counts,
 }
 
@@ -74,7 +76,15 @@ impl Keeper {
         readers: Arc<StoredFile>,
     ) -> Self {
         let books = Mutex::new(Books { manifest, next_ordinal, retired: Vec::new(), waits: 0, closed: false });
-        Self { storage, plan, books, readers, wants_help: AtomicBool::new(false), counts: Counts::default() }
+        Self {
+            storage,
+            plan,
+            books,
+            readers,
+            wants_help: AtomicBool::new(false),
+            waits_seen: Counter::new(0),
+            counts: Counts::default(),
+        }
     }
 
     /// The manifest, alone.
@@ -101,9 +111,17 @@ impl Keeper {
         self.make_ready(writer, commit, need)
     }
 
+    /// Whether an append has waited for a segment since this was last asked: then the next will wait, too, and no time is
+    /// to be lost until somebody looks.
+    pub(crate) fn was_waited_for(&self) -> bool {
+        let waits = self.counts.waits.load(Ordering::Relaxed);
+        self.waits_seen.swap(waits, Ordering::Relaxed) != waits
+    }
+
     /// Whether the segments before the active one should be synced by whoever asks, and not by who prepares; once.
     pub(crate) fn wants_help(&self) -> bool {
-        self.wants_help.swap(false, Ordering::Relaxed)
+        // Both exchange, so that one that comes too late for this look finds the bell silent, and rings it.
+        self.wants_help.swap(false, Ordering::AcqRel)
     }
 
     /// Seals what was rotated, and prepares one spare if there are too few or none has room for `need` bytes of frames;
@@ -123,7 +141,7 @@ impl Keeper {
         let pressed = rotated.is_some() && books.is_pressed(self.counts.waits.load(Ordering::Relaxed));
         let ask_for_help = || {
             if pressed {
-                self.wants_help.store(true, Ordering::Relaxed);
+                self.wants_help.swap(true, Ordering::AcqRel);
                 commit.sync_bell.ring();
             }
         };
