@@ -4,15 +4,14 @@
 //! should not have to wait for. Only pages that appends are about to reach are touched: whatever is made writable is
 //! written back once more.
 
-use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
 use crate::format::PAGE;
 use crate::format::segment::FRAMES_AT;
 use crate::map::Map;
-use crate::segment::Segment;
-use crate::sync::{Arc, thread};
+use crate::segment::{Segment, in_steps};
+use crate::sync::Arc;
 
 /// How often it is looked where the appends are, while there are any.
 pub(crate) const LOOK: Duration = Duration::from_millis(5);
@@ -20,9 +19,6 @@ pub(crate) const LOOK: Duration = Duration::from_millis(5);
 const LEAST: usize = 256 << 10;
 /// So many times what was appended between two looks is kept writable.
 const LOOKS_AHEAD: usize = 4;
-
-/// Bytes that are made writable by one call.
-const STEP: usize = 256 << 10;
 
 /// How far the pages are writable.
 #[derive(Default)]
@@ -82,18 +78,8 @@ impl Ahead {
     /// What cannot be made writable now is when it is stored to: it only takes the fault.
     fn populate(&mut self, map: &Map, pages: Range<usize>) {
         map.will_need(pages.clone());
-        // In steps, because what else the process maps waits for each.
-        let mut steps = pages.clone().step_by(STEP).map(|from| from..(from + STEP).min(pages.end));
-        self.unsupported = steps.any(|step| populate_step(map, step).is_err());
+        self.unsupported = in_steps(pages, |step| map.populate_write(step)).is_err();
     }
-}
-
-/// Makes the pages of one step writable, and then lets run who was put on the same processor: the system may leave it
-/// there for two ticks of its clock, of 4 ms each, though another processor has nothing to do.
-fn populate_step(map: &Map, step: Range<usize>) -> io::Result<()> {
-    let done = map.populate_write(step);
-    thread::yield_now();
-    done
 }
 
 /// The pages that should be made writable now, and how many bytes in front of `position` are to be: `before` is where the

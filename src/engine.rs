@@ -266,6 +266,7 @@ impl Engine {
         Ok(seq)
     }
 
+    /// Waits for as much to be durable as the mode says.
     fn keep_promise(&self, seq: u64, epoch: usize) -> Result<()> {
         match self.mode {
             SyncMode::Sync => self.sync_to(seq, epoch),

@@ -495,7 +495,6 @@ mod tests {
         assert_eq!(map.load(START - 8), u64::MAX);
     }
 
-    /// Writes records of different lengths, each byte a function of its place, while readers look and keep what they saw.
     #[test]
     #[cfg_attr(miri, ignore = "there is nothing to let go")]
     fn what_is_let_go_for_a_sync_is_there_as_before_and_goes_on() {
@@ -515,6 +514,7 @@ mod tests {
         assert_eq!(map.prefix(), read);
     }
 
+    /// Writes records of different lengths, each byte a function of its place, while readers look and keep what they saw.
     #[test]
     fn what_readers_see_is_whole_and_stays_while_one_writes() {
         let byte = |at: usize| (at * 31 % 251) as u8 + 1;

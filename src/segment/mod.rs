@@ -19,7 +19,7 @@ use crate::storage::Storage;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, lock};
 
-pub(crate) use crate::segment::spare::{Preparation, Spare};
+pub(crate) use crate::segment::spare::{Preparation, Spare, in_steps};
 
 /// How many bytes in front of what was synced the system is asked for.
 const ASK_AHEAD: usize = 1 << 20;

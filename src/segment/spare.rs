@@ -1,5 +1,6 @@
 //! A segment file before anything is appended to it.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::error::Result;
@@ -14,7 +15,7 @@ use crate::storage::{Storage, StoredFile};
 use crate::sync::{Arc, thread};
 
 /// How much is made present by one call, while which whatever else the process maps has to wait.
-const POPULATE_CHUNK: usize = 256 << 10;
+const STEP: usize = 256 << 10;
 
 /// How a segment is prepared.
 #[derive(Clone, Copy)]
@@ -80,7 +81,7 @@ impl Spare {
         named();
         let capacity = how.capacity as usize;
         let tail = file.map_writable(capacity, FRAMES_AT)?;
-        populate(file, tail.map(), capacity)?;
+        in_steps(0..capacity, |step| file.populate_write(tail.map(), step))?;
         if how.sync_zeros && !planted(Bug::AnnounceBeforeSync) {
             storage.sync_map(file.path(), tail.map(), 0..capacity)?;
         }
@@ -157,10 +158,19 @@ fn write_identity(storage: &Storage, file: &StoredFile, how: &Preparation) -> Re
     file.write_at(&page, 0)
 }
 
-fn populate(file: &StoredFile, map: &Map, capacity: usize) -> Result<()> {
-    for at in (0..capacity).step_by(POPULATE_CHUNK) {
-        file.populate_write(map, at..(at + POPULATE_CHUNK).min(capacity))?;
-        // Who appends may have been put on the same processor.
+/// Calls `make_present` for the bytes of `pages` step by step, and after each lets run who was put on the same processor:
+/// the system may leave an appending thread there for two ticks of its clock, of 4 ms each, though another processor has
+/// nothing to do.
+///
+/// # Errors
+/// The first of `make_present`.
+pub(crate) fn in_steps<E>(
+    pages: Range<usize>,
+    mut make_present: impl FnMut(Range<usize>) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let end = pages.end;
+    for from in pages.step_by(STEP) {
+        make_present(from..(from + STEP).min(end))?;
         thread::yield_now();
     }
     Ok(())
