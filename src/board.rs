@@ -182,7 +182,7 @@ mod tests {
 
     fn storage() -> (tempfile::TempDir, Storage) {
         let dir = tempfile::tempdir().expect("a directory");
-        let storage = Storage::new(dir.path(), 0o600, None);
+        let storage = crate::storage::Place::new(dir.path(), 0o600, None).open().expect("an open directory");
         (dir, storage)
     }
 

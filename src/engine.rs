@@ -59,7 +59,7 @@ pub(crate) struct Written<T> {
 impl Engine {
     /// Puts the parts of a recovered log together.
     pub(crate) fn assemble(storage: Storage, options: &Options, recovered: Recovered) -> Self {
-        let Recovered { readers, manifest, segments, tail, spares, next_ordinal, .. } = recovered;
+        let Recovered { readers, identities, manifest, segments, tail, spares, next_ordinal, .. } = recovered;
         let header = manifest.current().header;
         let meta = Arc::from(manifest.current().meta.as_slice());
         let index_budget = Budget::new(options.index_memory);
@@ -92,7 +92,7 @@ impl Engine {
             written: writer.counts(),
             writer: Mutex::new(writer),
             commit: Commit::new(live),
-            keeper: Keeper::new(storage.clone(), plan, manifest, next_ordinal, Arc::clone(&readers)),
+            keeper: Keeper::new(storage.clone(), plan, (manifest, identities), next_ordinal, Arc::clone(&readers)),
             storage,
             readers,
             mode: options.sync_mode,

@@ -22,14 +22,23 @@ pub enum Error {
     NoSpace(#[source] Box<IoFailure>),
 
     /// Another handle, in this process or another, has the log open for writing.
-    #[error(
-        "the log at {} is open for writing by {}; close that writer or open the log read-only",
-        path.display(), Holder(*pid)
-    )]
+    #[error("{}", Holder { pid: *pid, path, lock: *lock })]
     Locked {
-        /// What stands in the lock file: the writer's process id, if it could write it.
+        /// The process id of the holder, if it is known.
         pid: Option<u32>,
         /// The directory of the log.
+        path: Box<PathBuf>,
+        /// Which of the writer's two locks is held.
+        lock: WriterLock,
+    },
+
+    /// A file that the writer has open is not the file of that name any more, or the directory was removed.
+    #[error(
+        "{} was removed or replaced while the log was open, so nothing more is written; put back what was there,          or restore the whole directory, and open the log again",
+        path.display()
+    )]
+    Replaced {
+        /// The file or directory.
         path: Box<PathBuf>,
     },
 
@@ -253,14 +262,36 @@ pub struct InvalidOptions {
     pub reason: &'static str,
 }
 
-/// Who holds the lock, for a sentence.
-struct Holder(Option<u32>);
+/// The two locks that a writer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WriterLock {
+    /// The file LOCK.
+    File,
+    /// The directory itself, by its own descriptor.
+    Directory,
+}
 
-impl std::fmt::Display for Holder {
+/// Who holds which lock, for a sentence.
+struct Holder<'a> {
+    pid: Option<u32>,
+    path: &'a Path,
+    lock: WriterLock,
+}
+
+impl std::fmt::Display for Holder<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(pid) => write!(f, "process {pid}"),
-            None => f.write_str("another process"),
+        let path = self.path.display();
+        let by = self.pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+        match self.lock {
+            WriterLock::File => {
+                write!(f, "the log at {path} is open for writing by {by}; close that writer or open the log read-only")
+            }
+            WriterLock::Directory => write!(
+                f,
+                "the directory {path} is locked by {by}, though its file LOCK is free (a writer whose file LOCK was \
+                 removed, or a program that locks directories); end that process or open the log read-only"
+            ),
         }
     }
 }
@@ -283,9 +314,10 @@ impl Error {
         Self::Destination(Box::new(Destination { path: path.to_owned(), reason: reason.into() }))
     }
 
-    /// Whether this says that something may not be done.
-    pub(crate) fn is_permission_denied(&self) -> bool {
-        matches!(self, Self::Io(failure) if failure.source.kind() == io::ErrorKind::PermissionDenied)
+    /// Whether the system refuses such a call on such a file, to this user or to everybody, and nothing has failed.
+    pub(crate) fn is_refused(&self) -> bool {
+        use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+        matches!(self, Self::Io(failure) if matches!(failure.source.kind(), InvalidInput | PermissionDenied | Unsupported))
     }
 
     /// Whether this says that a file is there already.
@@ -314,7 +346,7 @@ mod tests {
 
     #[test]
     fn every_sentence_names_the_file_and_what_to_do() {
-        let locked = Error::Locked { pid: Some(7), path: Box::new("data".into()) };
+        let locked = Error::Locked { pid: Some(7), path: Box::new("data".into()), lock: WriterLock::File };
         assert_eq!(
             locked.to_string(),
             "the log at data is open for writing by process 7; close that writer or open the log read-only"

@@ -86,6 +86,7 @@ mod format;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod holder;
 mod identity;
 mod index;
 pub mod inspect;
@@ -114,7 +115,9 @@ mod watch;
 mod worker;
 
 pub use crate::append::Seqs;
-pub use crate::error::{Corruption, Destination, Error, Foreign, InvalidOptions, IoFailure, MissingSegment, Result};
+pub use crate::error::{
+    Corruption, Destination, Error, Foreign, InvalidOptions, IoFailure, MissingSegment, Result, WriterLock,
+};
 pub use crate::event::{Event, Histogram, Stats};
 pub use crate::live::Positions;
 pub use crate::options::{Background, Options, SyncMode};

@@ -7,7 +7,7 @@ use crate::format::PAGE;
 use crate::format::manifest::{self as slot, Entry, FIRST_SLOT, Header, MAX_SLOT, MIN_SLOT, Refusal, Role};
 use crate::format::name::{MANIFEST, MANIFEST_TMP};
 use crate::planted::{Bug, planted};
-use crate::storage::{Storage, StoredFile};
+use crate::storage::{FileId, Storage, StoredFile};
 
 /// Entries for which there is room at all times, so that growth is never in anybody's way.
 const AHEAD: usize = 64;
@@ -107,6 +107,11 @@ impl ManifestFile {
     pub(crate) fn create(storage: &Storage, first: Manifest) -> Result<Self> {
         let (file, slot_len) = write_anew(storage, &first, slot_for(FIRST_SLOT, first.entries.len()))?;
         Ok(Self { storage: storage.clone(), file, slot_len, newest: 0, current: first })
+    }
+
+    /// Which file it is.
+    pub(crate) fn id(&self) -> Result<FileId> {
+        self.file.id()
     }
 
     /// What the log is.

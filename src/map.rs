@@ -431,6 +431,36 @@ mod heap {
     }
 }
 
+/// Whether `file`, which is open for writing, is the only open file of its inode in the whole system. A map keeps the file
+/// alive through which it was made, so nobody else has the inode mapped either. `false` also if that cannot be told.
+///
+/// It is told by a write lease (`F_SETLEASE` in fcntl(2)), which the system refuses while there is another open file, and
+/// which is given back at once. Somebody who opens the file in that moment has this process sent a signal: SIGURG, which
+/// is ignored unless a handler was set, and not SIGIO, which would end the process.
+#[cfg(target_os = "linux")]
+pub(crate) fn has_no_other_user(file: &File) -> bool {
+    use std::ffi::c_int;
+    use std::os::fd::AsRawFd;
+    // Numbers of <fcntl.h>, the same on every architecture.
+    const SET_SIGNAL: c_int = 10;
+    const SET_LEASE: c_int = 1024;
+    const WRITE_LEASE: c_int = 1;
+    const NO_LEASE: c_int = 2;
+    unsafe extern "C" {
+        fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
+    }
+    let call = |command: c_int, argument: c_int| {
+        // SAFETY: these three commands take an int and touch no memory of this process; `file` keeps the descriptor open.
+        unsafe { fcntl(file.as_raw_fd(), command, argument) == 0 }
+    };
+    call(SET_SIGNAL, rustix::process::Signal::URG.as_raw()) && call(SET_LEASE, WRITE_LEASE) && call(SET_LEASE, NO_LEASE)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn has_no_other_user(_file: &File) -> bool {
+    false
+}
+
 #[cfg(test)]
 mod tests {
     //! That the parts of a map are kept apart, by one thread and by several. Run under Miri too, which sees whether what

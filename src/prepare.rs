@@ -15,7 +15,7 @@ use crate::format::segment::FRAMES_AT;
 use crate::index::Budget;
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::planted::{Bug, planted};
-use crate::recovery::draw_salt;
+use crate::recovery::{Identities, draw_salt};
 use crate::segment::{Preparation, Segment, Spare, file_name};
 use crate::storage::{Storage, StoredFile};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -56,7 +56,10 @@ pub(crate) struct Counts {
 
 /// The manifest, and the next ordinal for a segment.
 pub(crate) struct Books {
+    storage: Storage,
     manifest: ManifestFile,
+    /// Which files the names in the directory must still be.
+    identities: Identities,
     next_ordinal: u64,
     /// Segments that the manifest names no longer, whose files may be used again.
     retired: Vec<Arc<Segment>>,
@@ -71,11 +74,20 @@ impl Keeper {
     pub(crate) fn new(
         storage: Storage,
         plan: Plan,
-        manifest: ManifestFile,
+        (manifest, identities): (ManifestFile, Identities),
         next_ordinal: u64,
         readers: Arc<StoredFile>,
     ) -> Self {
-        let books = Mutex::new(Books { manifest, next_ordinal, retired: Vec::new(), waits: 0, closed: false });
+        let books = Books {
+            storage: storage.clone(),
+            manifest,
+            identities,
+            next_ordinal,
+            retired: Vec::new(),
+            waits: 0,
+            closed: false,
+        };
+        let books = Mutex::new(books);
         Self {
             storage,
             plan,
@@ -218,6 +230,7 @@ impl Keeper {
         if count >= self.plan.spare_segments && fits {
             return Ok(None);
         }
+        books.identities.check(&self.storage, &books.manifest)?;
         let own = FRAMES_AT as u64 + need as u64;
         let capacity = own.next_multiple_of(PAGE as u64).max(self.plan.segment_size);
         books.manifest.make_room(1)?;
@@ -232,6 +245,7 @@ impl Keeper {
             Some(spare) => spare,
             None => Spare::prepare_telling(&self.storage, &how, named)?,
         };
+        books.identities.unsealed.insert(ordinal, spare.id);
         Ok(Some(spare.indexed(&self.plan.index_budget)))
     }
 
@@ -245,7 +259,7 @@ impl Keeper {
         let salt = if planted(Bug::RecycleKeepsSalt) { old.salt() } else { how.salt };
         // The map goes with it.
         drop(old);
-        if self.is_unread()? {
+        if self.is_unread(&books.identities)? {
             match Spare::recycle(&self.storage, &Preparation { salt, ..*how }, ordinal) {
                 Ok(spare) => {
                     self.counts.recycled.fetch_add(1, Ordering::Relaxed);
@@ -261,13 +275,15 @@ impl Keeper {
         Ok(None)
     }
 
-    /// Whether no other handle, of this process or another, has segments mapped. A reader that comes later reads the
-    /// manifest after it has the lock, and that names the retired segments no longer.
-    fn is_unread(&self) -> Result<bool> {
+    /// Whether no other handle, of this process or another, holds the readers' lock. A reader that comes later reads the
+    /// manifest after it has the lock, and that names the retired segments no longer. If READERS was removed, readers lock
+    /// another file, and this one tells nothing.
+    fn is_unread(&self, identities: &Identities) -> Result<bool> {
         let alone = self.readers.try_lock_exclusive();
+        let is_named = identities.has_readers(&self.storage);
         // Converting a lock gives the old one up, whether it succeeds or not.
         self.readers.lock_shared()?;
-        alone
+        Ok(alone? && is_named?)
     }
 
     /// Gives up segments that the manifest names no longer: what a view shows is mapped before its file goes, a few
@@ -361,16 +377,23 @@ impl Books {
     /// Sees to it that the largest meta fits.
     pub(crate) fn make_room(&mut self, commit: &Commit) -> Result<()> {
         self.check(commit)?;
-        self.manifest.make_room(0).map_err(|e| match e {
+        let checked = self.identities.check(&self.storage, &self.manifest);
+        checked.and_then(|()| self.manifest.make_room(0)).map_err(|e| match e {
             Error::NoSpace(failure) => Error::NoSpace(failure),
             other => commit.poison(other),
         })
     }
 
-    /// Changes the manifest in one step; a failure poisons the log.
+    /// Changes the manifest in one step; a failure poisons the log, and so does a file that was removed or replaced.
     pub(crate) fn update(&mut self, commit: &Commit, change: impl FnOnce(&mut Manifest)) -> Result<()> {
         self.check(commit)?;
-        self.manifest.update(change).map_err(|e| commit.poison(e))
+        let checked = self.identities.check(&self.storage, &self.manifest);
+        checked.and_then(|()| self.manifest.update(change)).map_err(|e| commit.poison(e))?;
+        let Self { manifest, identities, .. } = self;
+        let state = manifest.current();
+        let unsealed = &state.entries[state.active_index()..];
+        identities.unsealed.retain(|ordinal, _| unsealed.iter().any(|entry| entry.ordinal == *ordinal));
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use crate::recovery::examine::{Access, Examined, check_files, examine};
 use crate::recovery::refuse_lost_manifest;
 use crate::segment::Segment;
 use crate::snapshot::Snapshot;
-use crate::storage::{Storage, StoredFile};
+use crate::storage::{Place, Storage, StoredFile};
 use crate::view::View;
 
 /// Reads a log that this or another process may be writing.
@@ -49,7 +49,7 @@ impl Reader {
     /// # Errors
     /// [`Error::Io`] if there is no log or it cannot be read; [`Error::NoManifest`] or [`Error::Version`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        let storage = Storage::new(dir.as_ref(), 0o600, None);
+        let storage = Place::new(dir.as_ref(), 0o600, None).open()?;
         present(&storage)?;
         let readers = attend(&storage)?;
         Ok(Self { storage, readers })

@@ -11,10 +11,10 @@ use crate::format::manifest::MAX_META;
 use crate::live::Positions;
 use crate::options::Options;
 use crate::pending::Pending;
-use crate::recovery;
 use crate::recovery::report::RecoveryReport;
+use crate::recovery::{self, Locks};
 use crate::snapshot::Snapshot;
-use crate::storage::{Observer, Storage, StoredFile};
+use crate::storage::{Observer, Place};
 use crate::sync::{Arc, Mutex, TryLockError, lock};
 use crate::tail::Tail;
 use crate::truncate;
@@ -42,7 +42,7 @@ use crate::worker::{self, Worker};
 /// ```
 pub struct Wal {
     engine: Arc<Engine>,
-    lock: Mutex<Option<StoredFile>>,
+    locks: Mutex<Option<Locks>>,
     worker: Option<Worker>,
     report: RecoveryReport,
 }
@@ -68,11 +68,15 @@ impl Options {
     #[doc(hidden)]
     pub fn open_observed(&self, dir: impl AsRef<Path>, observer: Option<Arc<dyn Observer>>) -> Result<Wal> {
         let options = self.validated()?;
-        let storage = Storage::new(dir.as_ref(), options.file_mode, observer).locking_memory(options.lock_memory);
-        let (lock_file, recovered) = recovery::open(&storage, &options)?;
+        let place = Place::new(dir.as_ref(), options.file_mode, observer);
+        if options.create {
+            place.make_dirs()?;
+        }
+        let storage = place.open_locking_memory(options.lock_memory)?;
+        let (locks, recovered) = recovery::open(&storage, &options)?;
         let report = recovered.report.clone();
         let engine = Arc::new(Engine::assemble(storage, &options, recovered));
-        let mut wal = Wal { engine, lock: Mutex::new(Some(lock_file)), worker: None, report };
+        let mut wal = Wal { engine, locks: Mutex::new(Some(locks)), worker: None, report };
         // Another open writes no page more than it must, and shows itself when something happens.
         if wal.report.created {
             wal.engine.cover_new();
@@ -406,21 +410,21 @@ impl Wal {
         let in_worker = self.worker.as_ref().is_some_and(Worker::is_this_thread);
         // Held to the end: whoever closes beside another returns when the log is closed. Only the log's own thread, in a
         // waker, must not wait for one who waits for it.
-        let mut lock_file = match self.lock.try_lock() {
+        let mut held = match self.locks.try_lock() {
             Err(TryLockError::WouldBlock) if in_worker => return Ok(()),
-            Err(TryLockError::WouldBlock) => lock(&self.lock),
+            Err(TryLockError::WouldBlock) => lock(&self.locks),
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Ok(guard) => guard,
         };
-        let Some(file) = lock_file.take() else { return Ok(()) };
+        let Some(locks) = held.take() else { return Ok(()) };
         {
             let _no_append = lock(&self.engine.writer);
             self.engine.commit.close();
         }
         self.worker.iter().for_each(Worker::join);
         let closed = self.engine.finish();
-        let closed = closed.and(file.unlock());
-        drop(lock_file);
+        let closed = closed.and(locks.unlock());
+        drop(held);
         self.engine.commit.wake_due();
         closed
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(usize, &[&str])] = &[
     (0, &["blank", "error", "event", "format", "map", "planted", "sync", "wakers"]),
     (1, &["callback", "doorbell", "identity", "index", "options", "presence", "scan", "storage", "watch"]),
-    (2, &["board", "manifest", "segment"]),
+    (2, &["board", "holder", "manifest", "segment"]),
     (3, &["ahead", "append", "fuzzing", "live", "recovery", "view"]),
     (4, &["commit", "snapshot"]),
     (5, &["prepare", "reader"]),
@@ -24,10 +24,11 @@ const FLOORS: &[(usize, &[&str])] = &[
 ];
 /// Modules that have a floor before they have a file.
 const PLANNED: &[&str] = &[];
-/// The most lines of a file before its tests.
+/// A file with more lines before its tests is named in the output: advice, because a hard cap has files cut to a number
+/// and not to a concept.
 const FILE_LINES: usize = 450;
-/// Files that are longer, and how long they may be: to shrink, not to grow.
-const LONG_FILES: &[(&str, usize)] = &[];
+/// The most lines of a file before its tests.
+const MOST_FILE_LINES: usize = 700;
 /// The most lines of a function.
 const FUNCTION_LINES: usize = 70;
 
@@ -233,9 +234,12 @@ fn the_library_prints_nothing_and_is_finished() {
 fn no_file_is_too_long_to_read() {
     let mut long = Vec::new();
     for file in sources() {
-        let allowed = LONG_FILES.iter().find(|(path, _)| *path == file.path).map_or(FILE_LINES, |(_, lines)| *lines);
-        if file.lines.len() > allowed {
-            long.push(format!("{}: {} lines, {allowed} allowed", file.path, file.lines.len()));
+        let lines = file.lines.len();
+        if lines > FILE_LINES {
+            println!("{}: {lines} lines; does it hold one concept?", file.path);
+        }
+        if lines > MOST_FILE_LINES {
+            long.push(format!("{}: {lines} lines, {MOST_FILE_LINES} allowed", file.path));
         }
     }
     none(long, "split these");

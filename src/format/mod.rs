@@ -3,7 +3,7 @@
 //! A log is a directory. One small file, `MANIFEST`, says what the log is; the segment files hold only frames.
 //!
 //! ```text
-//! LOCK                        flock of the writer; its pid as text
+//! LOCK                        flock of the writer; its pid as text. The writer holds a flock of the directory as well
 //! READERS                     shared flock of every handle that has segments mapped
 //! MANIFEST                    two slots of equal size, each the whole state of the log
 //! MANIFEST.tmp                a manifest that is being made; it is never read

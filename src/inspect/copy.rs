@@ -19,7 +19,7 @@ use crate::inspect::verify::Progress;
 use crate::inspect::wanted::{bytes_behind, first_wanted, following, record, refuse_apart, refuse_lack};
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::reader::state;
-use crate::recovery::{draw_salt, next_ordinal, sync_names};
+use crate::recovery::{draw_salt, next_ordinal};
 use crate::segment::{Preparation, Segment, Spare, file_name};
 use crate::snapshot::Snapshot;
 use crate::storage::{Storage, StoredFile};
@@ -44,6 +44,8 @@ pub struct Copied {
     pub bytes: u64,
     /// Segments that were made for them.
     pub segments: u64,
+    /// Whether the name of the directory is durable, as [`RecoveryReport::name_synced`](crate::RecoveryReport) says.
+    pub name_synced: bool,
 }
 
 /// Copies the log in `from` to the directory `to`.
@@ -123,8 +125,9 @@ impl<'a> Copy<'a> {
             entries = copy.sealed().to_vec();
         }
         let checkpoint_seq = log.header.checkpoint_seq.min(view.last_seq());
-        let done =
-            Copied { first_seq: start, last_seq: view.last_seq(), checkpoint_seq, records: 0, bytes: 0, segments: 0 };
+        let last_seq = view.last_seq();
+        let (records, bytes, segments, name_synced) = (0, 0, 0, true);
+        let done = Copied { first_seq: start, last_seq, checkpoint_seq, records, bytes, segments, name_synced };
         let there: u64 = entries.iter().map(|entry| entry.end_offset - FRAMES_AT as u64).sum();
         let bytes_total = there + 2 * bytes_behind(view, next_seq)?;
         let now = Progress { segment: 0, bytes_done: 0, bytes_total };
@@ -314,7 +317,7 @@ impl<'a> Copy<'a> {
             None => {
                 let active = self.fresh_active(base_seq)?;
                 let next = self.manifest(1, active);
-                sync_names(&self.target.storage, &self.target.new_names)?;
+                self.done.name_synced = self.target.storage.sync_own_name()?;
                 ManifestFile::create(&self.target.storage, next)?;
             }
             Some(mut manifest) => self.update(&mut manifest, base_seq)?,

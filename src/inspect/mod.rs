@@ -9,7 +9,6 @@ mod copy;
 mod ending;
 mod files;
 mod frames;
-mod holder;
 mod live;
 mod make;
 mod plan;
@@ -30,7 +29,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::inspect::survey::Survey;
 use crate::reader::{attend, present};
-use crate::storage::{Observer, Storage, StoredFile};
+use crate::storage::{Observer, Place, Storage, StoredFile};
 
 pub use crate::inspect::copy::Copied;
 pub use crate::inspect::frames::{Frames, RawFrame};
@@ -81,7 +80,7 @@ impl Log {
     /// As [`Log::open`].
     #[doc(hidden)]
     pub fn open_observed(dir: impl AsRef<Path>, observer: Option<Arc<dyn Observer>>) -> Result<Self> {
-        let storage = Storage::new(dir.as_ref(), 0o600, observer);
+        let storage = Place::new(dir.as_ref(), 0o600, observer).open()?;
         match present(&storage) {
             Ok(_) | Err(crate::error::Error::NoManifest { .. }) => {}
             Err(e) => return Err(e),

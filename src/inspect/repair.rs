@@ -15,13 +15,13 @@ use crate::inspect::plan::{RepairPlan, SetAside};
 use crate::inspect::survey::{Slot, Survey};
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::planted::{Bug, planted};
-use crate::recovery::{draw_salt, take_lock};
+use crate::recovery::{Locks, draw_salt};
 use crate::segment::{Preparation, Spare, file_name};
 use crate::storage::Storage;
 
 /// Carries out `plan`, if it is still what the log needs.
 pub(crate) fn repair(storage: &Storage, plan: &RepairPlan) -> Result<()> {
-    let lock = take_lock(storage)?;
+    let lock = Locks::take(storage)?;
     let done = carry_out(storage, plan);
     done.and(lock.unlock())
 }

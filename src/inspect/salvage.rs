@@ -12,7 +12,7 @@ use crate::inspect::make::{Frames, Source, begin, write_sealed};
 use crate::inspect::runs::{Mark, Stretch};
 use crate::inspect::survey::Survey;
 use crate::manifest::{Manifest, ManifestFile};
-use crate::recovery::{draw_salt, random_id, take_lock};
+use crate::recovery::{Locks, draw_salt, random_id};
 use crate::segment::{Preparation, Spare, file_name};
 use crate::storage::Storage;
 
@@ -30,19 +30,22 @@ pub struct Salvage {
     pub gaps: Vec<(u64, u64)>,
     /// The number of the next record.
     pub next_seq: u64,
+    /// Whether the name of the directory is durable, as [`RecoveryReport::name_synced`](crate::RecoveryReport) says.
+    pub name_synced: bool,
 }
 
 /// Copies every record of `storage` that verifies into a new log in `dir`.
 pub(crate) fn salvage(storage: &Storage, dir: &Path) -> Result<Salvage> {
     let survey = Survey::settled(storage)?;
-    let out = Storage::new(dir, 0o600, None);
-    let new_names = out.make_dirs()?;
+    let place = storage.elsewhere(dir, 0o600);
+    place.make_dirs()?;
+    let out = place.open()?;
     if out.list()?.iter().any(|file| file.name != LOCK || file.len > 0) {
         let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "the directory is not empty");
         return Err(Error::io("salvage into", dir, source));
     }
     // Nobody makes a log of his own there meanwhile.
-    let lock = take_lock(&out)?;
+    let lock = Locks::take(&out)?;
     let mut copy = Copy {
         from: storage,
         survey: &survey,
@@ -51,14 +54,10 @@ pub(crate) fn salvage(storage: &Storage, dir: &Path) -> Result<Salvage> {
         entries: Vec::new(),
         done: Salvage::default(),
     };
-    let copied = copy.run().and_then(|()| {
-        for name in &new_names {
-            out.sync_other_dir(name)?;
-        }
-        out.sync_other_dir(&out.parent())
-    });
+    let copied = copy.run().and_then(|()| out.sync_own_name());
     let done = copy.done;
-    copied.and(lock.unlock()).map(|()| done)
+    let unlocked = lock.unlock();
+    copied.and_then(|name_synced| unlocked.map(|()| Salvage { name_synced, ..done }))
 }
 
 struct Copy<'a> {

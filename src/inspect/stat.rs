@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::error::Result;
 use crate::format::manifest::{Entry, Role};
 use crate::format::name::{LOCK, MANIFEST, MANIFEST_TMP, READERS, STATS, SegmentName};
-use crate::inspect::holder::holder;
+use crate::holder::writer;
 use crate::manifest::Manifest;
 use crate::reader::settled;
 use crate::recovery::examine::{Access, Examined, check_files, examine};
@@ -114,7 +114,7 @@ pub(crate) fn stat(storage: &Storage) -> Result<Stat> {
         generation: header.generation,
         log_id: header.log_id,
         user_tag: header.user_tag,
-        writer: holder(&storage.path(LOCK)),
+        writer: writer(storage)?,
         segments: segments(&manifest, &examined),
         bytes_on_disk: bytes_of_log(&listed, &others),
         meta: manifest.meta,

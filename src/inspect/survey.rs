@@ -269,9 +269,9 @@ fn left_out(part: &Part, first_seq: u64) -> u64 {
 
 /// A name that is free for `name`, or that the same file has already.
 fn set_aside(name: String, reason: &'static str, files: &Files<'_>) -> SetAside {
-    let inode = files.get(name.as_str()).map(|file| file.inode);
+    let id = files.get(name.as_str()).map(|file| file.id);
     let mut names = (1_u64..).map(|n| if n == 1 { format!("{name}.damaged") } else { format!("{name}.damaged-{n}") });
-    let is_free = |as_name: &String| files.get(as_name.as_str()).is_none_or(|file| Some(file.inode) == inode);
+    let is_free = |as_name: &String| files.get(as_name.as_str()).is_none_or(|file| Some(file.id) == id);
     let as_name = names.find(is_free).unwrap_or_default();
     let is_linked = files.contains_key(as_name.as_str());
     SetAside { name, as_name, reason, is_linked }

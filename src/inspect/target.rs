@@ -13,10 +13,10 @@ use crate::inspect::make::unfinished_ordinal;
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::reader::attend;
 use crate::recovery::examine::{Access, check_files, examine};
-use crate::recovery::{LOCK_LEN, random_id, take_lock};
+use crate::recovery::{LOCK_LEN, Locks, random_id};
 use crate::scan::is_zero;
 use crate::segment::file_name;
-use crate::storage::{Listed, Storage, StoredFile};
+use crate::storage::{Listed, Place, Storage, StoredFile};
 
 /// What the mark of an unfinished copy says to whoever finds it.
 const MARK: &str =
@@ -27,20 +27,18 @@ const LOST_AND_FOUND: &str = "lost+found";
 /// The directory, locked against writers and other copies.
 pub(crate) struct Target {
     pub(crate) storage: Storage,
-    lock: StoredFile,
+    lock: Locks,
     /// Held because segments are mapped.
     pub(crate) readers: Arc<StoredFile>,
     /// Of the copy: its own, so that no file of it is taken for one of the log.
     pub(crate) log_id: [u8; 16],
     /// Of a copy that was finished before; `None` if none was.
     pub(crate) manifest: Option<ManifestFile>,
-    /// Directories in which names were made.
-    pub(crate) new_names: Vec<PathBuf>,
 }
 
 impl Target {
     /// Refuses a place that no log is ever copied to.
-    pub(crate) fn place(log: &Storage, to: &Path) -> Result<Storage> {
+    pub(crate) fn place(log: &Storage, to: &Path) -> Result<Place> {
         // A slash behind the name of a link would lead through it.
         let to: PathBuf = to.components().collect();
         let out = log.elsewhere(&to, 0o600);
@@ -61,12 +59,13 @@ impl Target {
     ///
     /// # Errors
     /// `Destination` if anything else is there, and then nothing has changed; `Locked`; what the system says.
-    pub(crate) fn open(out: Storage, of: [u8; 16]) -> Result<Self> {
-        let new_names = out.make_dirs()?;
+    pub(crate) fn open(place: Place, of: [u8; 16]) -> Result<Self> {
+        place.make_dirs()?;
+        let out = place.open()?;
         stands_there(&out, of)?;
-        let lock = take_lock(&out)?;
+        let lock = Locks::take(&out)?;
         match Self::enter(&out, of) {
-            Ok((log_id, manifest, readers)) => Ok(Self { storage: out, lock, readers, log_id, manifest, new_names }),
+            Ok((log_id, manifest, readers)) => Ok(Self { storage: out, lock, readers, log_id, manifest }),
             Err(e) => {
                 // The refusal says more than this.
                 let _ = lock.unlock();

@@ -2,9 +2,8 @@
 
 use crate::error::Result;
 use crate::format::manifest::Entry;
-use crate::format::name::LOCK;
 use crate::format::segment::FRAMES_AT;
-use crate::inspect::holder::holder;
+use crate::holder::writer;
 use crate::manifest::Manifest;
 use crate::reader::{present, settled};
 use crate::recovery::examine::{Access, Examined, check_files, examine};
@@ -68,7 +67,7 @@ pub(crate) fn verify(storage: &Storage, progress: impl FnMut(Progress)) -> Resul
         tail: None,
         cut: None,
         // Nobody writes a log that is closed; and to ask for locks, the system stops all who take some for a while.
-        writer: if end.as_ref().is_ok_and(|end| end.closed) { None } else { holder(&storage.path(LOCK)) },
+        writer: if end.as_ref().is_ok_and(|end| end.closed) { None } else { writer(storage)? },
         segments: 0,
         records: 0,
         bytes: 0,

@@ -1,10 +1,11 @@
 //! From a directory to the state of a log: the manifest, the scan, the verdict, and what makes it durable.
 
 pub(crate) mod examine;
+mod lock;
 pub(crate) mod report;
 mod settle;
 
-use std::path::PathBuf;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,14 +19,16 @@ use crate::map::Tail;
 use crate::options::{Options, SyncMode};
 use crate::planted::{Bug, planted};
 use crate::recovery::examine::{Access, Examined, check_files, examine, torn_tail};
+pub(crate) use crate::recovery::lock::{LOCK_LEN, Locks};
 use crate::recovery::report::{RecoveryReport, TailState};
 use crate::scan;
 use crate::segment::{Preparation, Segment, Spare, file_name};
-use crate::storage::{Listed, Storage, StoredFile};
+use crate::storage::{FileId, Listed, Storage, StoredFile};
 
 /// A log that is open for writing, durable whole.
 pub(crate) struct Recovered {
     pub(crate) readers: Arc<StoredFile>,
+    pub(crate) identities: Identities,
     pub(crate) manifest: ManifestFile,
     /// Every segment that holds records; the last one is appended to.
     pub(crate) segments: Vec<Arc<Segment>>,
@@ -35,10 +38,54 @@ pub(crate) struct Recovered {
     pub(crate) report: RecoveryReport,
 }
 
+/// Which files the names of an open log are, so that a removed or replaced one is noticed. The paths to them do not count.
+pub(crate) struct Identities {
+    /// LOCK; `None` where the directory is locked, too: then nothing depends on that file.
+    pub(crate) lock: Option<FileId>,
+    pub(crate) readers: FileId,
+    /// The segments that are not sealed, and spares, by their ids.
+    pub(crate) unsealed: HashMap<u64, FileId>,
+}
+
+impl Identities {
+    /// Refuses if the directory was removed, or one of `unsealed` (segments that appends go to or will go to), LOCK or
+    /// `manifest` is not the file of its name any more.
+    ///
+    /// # Errors
+    /// `Replaced`; what the system says.
+    pub(crate) fn check(&self, storage: &Storage, manifest: &ManifestFile) -> Result<()> {
+        if storage.is_removed()? {
+            return Err(Error::Replaced { path: Box::new(storage.dir().to_owned()) });
+        }
+        if let Some(lock) = self.lock {
+            check_name(storage, LOCK, lock)?;
+        }
+        check_name(storage, MANIFEST, manifest.id()?)?;
+        let state = manifest.current();
+        for entry in &state.entries[state.active_index()..] {
+            if let Some(id) = self.unsealed.get(&entry.ordinal) {
+                check_name(storage, file_name(entry.ordinal).as_str(), *id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether READERS is still the file on which this handle and its readers hold their locks.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn has_readers(&self, storage: &Storage) -> Result<bool> {
+        Ok(storage.id_of(READERS)? == Some(self.readers))
+    }
+}
+
+fn check_name(storage: &Storage, name: &str, id: FileId) -> Result<()> {
+    if storage.id_of(name)? == Some(id) { Ok(()) } else { Err(Error::Replaced { path: Box::new(storage.path(name)) }) }
+}
+
 /// Opens the log for its one writer, creating it if there is none; the lock comes with it.
-pub(crate) fn open(storage: &Storage, options: &Options) -> Result<(StoredFile, Recovered)> {
+pub(crate) fn open(storage: &Storage, options: &Options) -> Result<(Locks, Recovered)> {
     let started = Instant::now();
-    let new_names = if options.create { storage.make_dirs()? } else { Vec::new() };
     let listed = storage.list()?;
     let has_manifest = listed.iter().any(|file| file.name == MANIFEST);
     if !has_manifest && !options.create {
@@ -46,51 +93,44 @@ pub(crate) fn open(storage: &Storage, options: &Options) -> Result<(StoredFile, 
         let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no log in this directory");
         return Err(Error::io("open", storage.dir(), source));
     }
-    let lock = take_lock(storage)?;
-    match recover(storage, options, &new_names, started) {
-        Ok(recovered) => Ok((lock, recovered)),
+    let locks = Locks::take(storage)?;
+    match recover(storage, options, started) {
+        Ok(mut recovered) => {
+            recovered.report.directory_locked = locks.has_dir();
+            recovered.identities.lock = if locks.has_dir() { None } else { Some(locks.file_id()?) };
+            Ok((locks, recovered))
+        }
         Err(e) => {
             // Closing alone would leave the lock to a child that was forked meanwhile. The refusal says more than this.
-            let _ = lock.unlock();
+            let _ = locks.unlock();
             Err(e)
         }
     }
 }
 
-fn recover(storage: &Storage, options: &Options, new_names: &[PathBuf], started: Instant) -> Result<Recovered> {
+fn recover(storage: &Storage, options: &Options, started: Instant) -> Result<Recovered> {
     let readers = storage.open_or_create(READERS)?;
     readers.lock_shared()?;
     // Another writer may have come and gone since the directory was listed.
     let listed = storage.list()?;
-    let (mut manifest, created) = match ManifestFile::open(storage)? {
-        Some(manifest) => (manifest, false),
-        None => (create(storage, options, &listed, new_names)?, true),
+    let (mut manifest, created, name_synced) = match ManifestFile::open(storage)? {
+        Some(manifest) => (manifest, false, true),
+        None => {
+            let (manifest, name_synced) = create(storage, options, &listed)?;
+            (manifest, true, name_synced)
+        }
     };
     let examined = examined(storage, options, &mut manifest)?;
     let state = manifest.current().clone();
     let next_ordinal = next_ordinal(&state, &listed);
     let leftovers = remove_leftovers(storage, &state, &listed);
-    let (segments, tail, spares) = attach(storage, &state, &examined)?;
+    let (segments, tail, spares, active) = attach(storage, &state, &examined)?;
+    let named = spares.iter().map(|spare| (spare.entry.ordinal, spare.id)).chain([(state.active().ordinal, active)]);
+    let identities = Identities { lock: None, readers: readers.id()?, unsealed: named.collect() };
     leftovers?;
-    let report = RecoveryReport { created, elapsed: started.elapsed(), ..report(&state, &examined) };
-    Ok(Recovered { readers: Arc::new(readers), manifest, segments, tail, spares, next_ordinal, report })
-}
-
-/// What the lock file holds, at most: a pid and the end of the line.
-pub(crate) const LOCK_LEN: u64 = 11;
-
-/// Takes the writer's lock, without waiting.
-pub(crate) fn take_lock(storage: &Storage) -> Result<StoredFile> {
-    let lock = storage.open_or_create(LOCK)?;
-    if !lock.try_lock_exclusive()? {
-        let mut text = vec![0; lock.len()?.min(32) as usize];
-        lock.read_at(&mut text, 0)?;
-        let pid = String::from_utf8_lossy(&text).trim().parse().ok();
-        return Err(Error::Locked { pid, path: Box::new(storage.dir().to_owned()) });
-    }
-    // For messages only, so a full disk must not stand in the way of an open.
-    let _ = lock.write_at(format!("{:<10}\n", std::process::id()).as_bytes(), 0);
-    Ok(lock)
+    let report = RecoveryReport { created, name_synced, elapsed: started.elapsed(), ..report(&state, &examined) };
+    let readers = Arc::new(readers);
+    Ok(Recovered { readers, identities, manifest, segments, tail, spares, next_ordinal, report })
 }
 
 /// Looks at the log, refuses what must be refused, and only then writes.
@@ -109,16 +149,16 @@ fn examined(storage: &Storage, options: &Options, manifest: &mut ManifestFile) -
     Ok(examined)
 }
 
-/// Segments, the tail that is appended to, and the spares.
-type Attached = (Vec<Arc<Segment>>, Tail, Vec<Spare>);
+/// Segments, the tail that is appended to, the spares, and which file the active segment is.
+type Attached = (Vec<Arc<Segment>>, Tail, Vec<Spare>, FileId);
 
 fn attach(storage: &Storage, state: &Manifest, examined: &Examined) -> Result<Attached> {
     let sealed = state.sealed().iter().map(|entry| Segment::sealed(storage, *entry, state.header.log_id));
     let mut segments: Vec<Arc<Segment>> = sealed.collect();
-    let (active, tail) = Segment::resume(storage, *state.active(), examined.end())?;
+    let (active, tail, id) = Segment::resume(storage, *state.active(), examined.end())?;
     segments.push(active);
     let spares = state.spares().iter().map(|entry| Spare::reopen(storage, *entry)).collect::<Result<Vec<Spare>>>()?;
-    Ok((segments, tail, spares))
+    Ok((segments, tail, spares, id))
 }
 
 fn report(state: &Manifest, examined: &Examined) -> RecoveryReport {
@@ -131,6 +171,8 @@ fn report(state: &Manifest, examined: &Examined) -> RecoveryReport {
         bytes_read: examined.bytes_read,
         tail: examined.tail(),
         cut: examined.cut,
+        name_synced: true,
+        directory_locked: true,
         elapsed: std::time::Duration::ZERO,
     }
 }
@@ -160,8 +202,9 @@ fn remove_leftovers(storage: &Storage, state: &Manifest, listed: &[Listed]) -> R
     if removed { storage.sync_dir() } else { Ok(()) }
 }
 
-/// Makes a new log of two segments, if there is none that has only lost its manifest.
-fn create(storage: &Storage, options: &Options, listed: &[Listed], new_names: &[PathBuf]) -> Result<ManifestFile> {
+/// Makes a new log of two segments, if there is none that has only lost its manifest; returns also whether the name of its
+/// directory is durable.
+fn create(storage: &Storage, options: &Options, listed: &[Listed]) -> Result<(ManifestFile, bool)> {
     refuse_lost_manifest(storage, listed)?;
     for ordinal in [1, 2] {
         remove_if_there(storage, file_name(ordinal).as_str())?;
@@ -169,7 +212,7 @@ fn create(storage: &Storage, options: &Options, listed: &[Listed], new_names: &[
     let log_id = random_id(storage)?;
     let first = prepare_first(storage, options, log_id, 1, 0)?;
     let second = prepare_first(storage, options, log_id, 2, first.entry.salt)?;
-    sync_names(storage, new_names)?;
+    let name_synced = storage.sync_own_name()?;
     let header = Header {
         generation: 1,
         log_id,
@@ -179,7 +222,7 @@ fn create(storage: &Storage, options: &Options, listed: &[Listed], new_names: &[
         clean_offset: 0,
     };
     let entries = vec![Entry { base_seq: 1, ..first.entry }, second.entry];
-    ManifestFile::create(storage, Manifest { header, meta: Vec::new(), entries })
+    Ok((ManifestFile::create(storage, Manifest { header, meta: Vec::new(), entries })?, name_synced))
 }
 
 /// Refuses a directory that holds segments of a log whose manifest is gone, or that did not come.
@@ -221,26 +264,6 @@ fn prepare_first(storage: &Storage, options: &Options, log_id: [u8; 16], ordinal
     let capacity = options.segment_size;
     let sync_zeros = options.sync_mode != SyncMode::None;
     Spare::prepare(storage, &Preparation { log_id, ordinal, salt, capacity, sync_zeros })
-}
-
-/// Makes the name of the directory durable, and of every directory above it that was made, now or by a creation that was
-/// killed before it came to that: nobody can tell the latter, so it is all of them on this file system.
-pub(crate) fn sync_names(storage: &Storage, changed: &[PathBuf]) -> Result<()> {
-    for dir in changed {
-        storage.sync_other_dir(dir)?;
-    }
-    let parent = storage.parent();
-    if !changed.contains(&parent) {
-        storage.sync_other_dir(&parent)?;
-    }
-    for dir in storage.above().iter().filter(|dir| **dir != parent && !changed.contains(dir)) {
-        match storage.sync_other_dir(dir) {
-            // Nobody whose log this is has made anything in a directory that may not be read.
-            Err(e) if e.is_permission_denied() => {}
-            other => other?,
-        }
-    }
-    Ok(())
 }
 
 /// A random id for a new log.

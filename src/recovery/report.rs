@@ -59,6 +59,13 @@ pub struct RecoveryReport {
     pub tail: TailState,
     /// What was cut, if the end was torn.
     pub cut: Option<Cut>,
+    /// Whether the name of the log's directory is durable, as far as this open has made the log. `false` only where the
+    /// directory above cannot be synced, by its permissions or its file system, and the whole file system neither: a power
+    /// loss may then take the directory with it. Sync the directory above by other means.
+    pub name_synced: bool,
+    /// Whether the directory itself is locked as well as the file LOCK. `false` where its file system locks no
+    /// directories: then nothing keeps a second writer out if somebody removes LOCK.
+    pub directory_locked: bool,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -71,6 +78,12 @@ impl std::fmt::Display for RecoveryReport {
         write!(f, "{bytes_read} bytes read in {:?}, {} end", self.elapsed, self.tail.as_str())?;
         if let Some(Cut { segment, offset, bytes, records }) = self.cut {
             write!(f, ", cut {bytes} bytes with {records} whole records at byte {offset} of segment {segment}")?;
+        }
+        if !self.name_synced {
+            write!(f, ", the directory above could not be synced")?;
+        }
+        if !self.directory_locked {
+            write!(f, ", the directory itself cannot be locked")?;
         }
         Ok(())
     }

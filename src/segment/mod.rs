@@ -15,7 +15,7 @@ use crate::index::{Place, SparseIndex};
 use crate::map::{Map, Tail};
 use crate::presence::Presence;
 use crate::scan::{self, Walk};
-use crate::storage::Storage;
+use crate::storage::{FileId, Storage};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, lock};
 
@@ -131,13 +131,14 @@ impl Segment {
         })
     }
 
-    /// Goes on appending to the active segment of an existing log, of which everything up to `end` is durable.
-    pub(crate) fn resume(storage: &Storage, entry: Entry, end: End) -> Result<(Arc<Self>, Tail)> {
+    /// Goes on appending to the active segment of an existing log, of which everything up to `end` is durable; returns also
+    /// which file it is.
+    pub(crate) fn resume(storage: &Storage, entry: Entry, end: End) -> Result<(Arc<Self>, Tail, FileId)> {
         let file = storage.open_write(file_name(entry.ordinal).as_str())?;
         let tail = file.map_writable(entry.capacity as usize, end.offset)?;
         let segment = Self::live(storage, entry, file.path().to_owned(), tail.map(), end.offset, end.count);
         segment.watermark.store(end.offset, Ordering::Relaxed);
-        Ok((segment, tail))
+        Ok((segment, tail, file.id()?))
     }
 
     /// The unsealed segment of a log that is only read, up to `end`, which is bounded by what the reader verified.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::PAGE;
 use crate::format::manifest::Entry;
 use crate::format::segment::{self as words, BEGUN_AT, FRAMES_AT, IDENTITY_AT, IDENTITY_LEN, Identity};
@@ -11,7 +11,7 @@ use crate::index::{Budget, SparseIndex};
 use crate::map::{Map, Tail};
 use crate::planted::{Bug, planted};
 use crate::segment::{Segment, file_name};
-use crate::storage::{Storage, StoredFile};
+use crate::storage::{FileId, Storage, StoredFile};
 use crate::sync::{Arc, thread};
 
 /// How much is made present by one call, while which whatever else the process maps has to wait.
@@ -41,6 +41,8 @@ pub(crate) struct Spare {
     pub(crate) entry: Entry,
     storage: Storage,
     path: PathBuf,
+    /// Which file it is.
+    pub(crate) id: FileId,
     tail: Tail,
     index: SparseIndex,
 }
@@ -85,14 +87,15 @@ impl Spare {
         if how.sync_zeros && !planted(Bug::AnnounceBeforeSync) {
             storage.sync_map(file.path(), tail.map(), 0..capacity)?;
         }
-        Ok(Self::new(storage, how.entry(), file, tail))
+        Self::new(storage, how.entry(), file, tail)
     }
 
-    /// Makes a spare of the file of the segment `old`, which nobody looks at any more, without making it zero: the new
-    /// salt keeps its earlier life apart.
+    /// Makes a spare of the file of the segment `old`, without making it zero: the new salt keeps its previous generation
+    /// apart.
     ///
     /// # Errors
-    /// What the system says; what is left of it is a leftover.
+    /// `Io` if the file has another name, or somebody has it open or mapped, whose locks this handle does not see; what the
+    /// system says. What is left of it is a leftover.
     pub(crate) fn recycle(storage: &Storage, how: &Preparation, old: u64) -> Result<Self> {
         let (from, to) = (file_name(old), file_name(how.ordinal));
         storage.refuse_other_names(from.as_str())?;
@@ -101,6 +104,11 @@ impl Spare {
         storage.remove(from.as_str())?;
         storage.sync_dir()?;
         let file = storage.open_write(to.as_str())?;
+        // After its old name is gone, by which a reader could still have come to it.
+        if !file.is_only_user()? && !planted(Bug::RecycleUnderView) {
+            let source = std::io::Error::other("somebody else has it open or mapped");
+            return Err(Error::io("use again", file.path(), source));
+        }
         write_identity(storage, &file, how)?;
         file.write_at(&[0; PAGE], PAGE as u64)?;
         if !planted(Bug::RecycleNotSynced) {
@@ -114,12 +122,12 @@ impl Spare {
     pub(crate) fn reopen(storage: &Storage, entry: Entry) -> Result<Self> {
         let file = storage.open_write(file_name(entry.ordinal).as_str())?;
         let tail = file.map_writable(entry.capacity as usize, FRAMES_AT)?;
-        Ok(Self::new(storage, entry, &file, tail))
+        Self::new(storage, entry, &file, tail)
     }
 
-    fn new(storage: &Storage, entry: Entry, file: &StoredFile, tail: Tail) -> Self {
-        let (storage, path) = (storage.clone(), file.path().to_owned());
-        Self { entry, storage, path, tail, index: SparseIndex::default() }
+    fn new(storage: &Storage, entry: Entry, file: &StoredFile, tail: Tail) -> Result<Self> {
+        let (storage, path, id) = (storage.clone(), file.path().to_owned(), file.id()?);
+        Ok(Self { entry, storage, path, id, tail, index: SparseIndex::default() })
     }
 
     /// Has memory of `budget` for where its records will stand.

@@ -31,6 +31,8 @@ pub enum Act<'a> {
         /// How many bytes.
         len: u64,
     },
+    /// Ask which file a name is, or what became of a directory.
+    Look(&'a Path),
     /// Map a file.
     Map(&'a Path),
     /// Keep the pages of a map in memory.
@@ -50,6 +52,8 @@ pub enum Act<'a> {
     SyncFile(&'a Path),
     /// Make the names in a directory durable.
     SyncDir(&'a Path),
+    /// Write what is dirty of the whole file system of a directory to the device.
+    SyncFileSystem(&'a Path),
     /// List a directory.
     List(&'a Path),
     /// Give a file another name, replacing what has it.
@@ -80,6 +84,7 @@ impl<'a> Act<'a> {
             Self::MakeDir(path) | Self::Create(path) | Self::Open(path) | Self::Read(path) | Self::Map(path) => path,
             Self::Populate(path) | Self::SyncFile(path) | Self::SyncDir(path) | Self::List(path) => path,
             Self::Remove(path) | Self::Lock(path) | Self::LockMemory(path) => path,
+            Self::SyncFileSystem(path) | Self::Look(path) => path,
             Self::Allocate { path, .. } | Self::Write { path, .. } | Self::SyncRange { path, .. } => path,
             Self::Rename { from, .. } | Self::Link { from, .. } => from,
         }
@@ -93,9 +98,11 @@ impl<'a> Act<'a> {
             Self::Allocate { .. } => "allocate space for",
             Self::Read(_) | Self::Populate(_) => "read",
             Self::Write { .. } => "write",
+            Self::Look(_) => "look up",
             Self::Map(_) => "map",
             Self::LockMemory(_) => "lock in memory (`lock_memory` is on, and `ulimit -l` limits it)",
             Self::SyncRange { .. } | Self::SyncFile(_) | Self::SyncDir(_) => "sync",
+            Self::SyncFileSystem(_) => "sync the file system of",
             Self::List(_) => "list",
             Self::Rename { .. } => "rename",
             Self::Link { .. } => "link",

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::error::Result;
 use crate::format::PAGE;
 use crate::format::segment::FRAMES_AT;
-use crate::map::{Map, Tail};
-use crate::storage::{Act, Storage};
+use crate::map::{Map, Tail, has_no_other_user};
+use crate::storage::{Act, FileId, Storage};
 
 /// An open file of the log.
 pub(crate) struct StoredFile {
@@ -28,6 +28,11 @@ impl StoredFile {
     /// The same file after it was given another name.
     pub(crate) fn renamed(self, name: &str) -> Self {
         Self { path: self.storage.path(name), ..self }
+    }
+
+    /// Which file it is.
+    pub(crate) fn id(&self) -> Result<FileId> {
+        self.storage.act(Act::Look(&self.path), || FileId::of_file(&self.file))
     }
 
     /// Its length in bytes.
@@ -122,6 +127,12 @@ impl StoredFile {
         self.storage.act(Act::Lock(&self.path), || uninterrupted(|| fs2::FileExt::lock_shared(&self.file)))
     }
 
+    /// Whether this is the only open file of it, and nobody has it mapped: not through another open file, of this process
+    /// or any other. `false` where the system does not tell.
+    pub(crate) fn is_only_user(&self) -> Result<bool> {
+        self.storage.act(Act::Look(&self.path), || Ok(has_no_other_user(&self.file)))
+    }
+
     /// Gives the lock back.
     pub(crate) fn unlock(&self) -> Result<()> {
         self.storage.act(Act::Lock(&self.path), || fs2::FileExt::unlock(&self.file))
@@ -138,7 +149,7 @@ fn uninterrupted(lock: impl Fn() -> io::Result<()>) -> io::Result<()> {
     }
 }
 
-fn contended(locked: io::Result<()>) -> io::Result<bool> {
+pub(super) fn contended(locked: io::Result<()>) -> io::Result<bool> {
     match locked {
         Ok(()) => Ok(true),
         Err(e) if e.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(false),

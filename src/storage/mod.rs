@@ -5,12 +5,13 @@
 //! call, and appending makes no system call.
 
 mod act;
+mod dir;
 mod file;
+mod place;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,18 +24,37 @@ use crate::format::segment::FRAMES_AT;
 use crate::map::Map;
 use crate::planted::{Bug, planted};
 
-pub use act::{Act, Observer};
-pub(crate) use file::StoredFile;
+use dir::{Dir, Named, above_standard_streams};
 
-/// The directory of a log.
+pub use act::{Act, Observer};
+pub(crate) use dir::FileId;
+pub(crate) use file::StoredFile;
+pub(crate) use place::Place;
+
+/// The open directory of a log.
+///
+/// Names are resolved relative to its descriptor, never through its path again; paths are for messages and observers.
 #[derive(Clone)]
 pub(crate) struct Storage(Arc<Inner>);
 
 struct Inner {
-    dir: PathBuf,
+    dir: Dir,
+    /// As the caller named it.
+    path: PathBuf,
     file_mode: u32,
     lock_memory: bool,
     observer: Option<Arc<dyn Observer>>,
+}
+
+/// What came of locking a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DirLock {
+    /// This handle holds it.
+    Taken,
+    /// Another one does.
+    Held,
+    /// The file system locks no directories.
+    Unsupported,
 }
 
 /// A name in the directory.
@@ -44,46 +64,35 @@ pub(crate) struct Listed {
     pub(crate) is_file: bool,
     pub(crate) len: u64,
     /// What tells two names of one file from two files.
-    pub(crate) inode: u64,
+    pub(crate) id: FileId,
 }
 
 impl Storage {
-    /// The directory `dir`, there or not; new files get `file_mode`.
-    pub(crate) fn new(dir: &Path, file_mode: u32, observer: Option<Arc<dyn Observer>>) -> Self {
-        Self(Arc::new(Inner { dir: dir.to_owned(), file_mode, lock_memory: false, observer }))
-    }
-
-    /// The same directory; what is mapped to be written is kept in memory if `lock_memory`.
-    pub(crate) fn locking_memory(&self, lock_memory: bool) -> Self {
-        let Inner { dir, file_mode, observer, .. } = &*self.0;
-        Self(Arc::new(Inner { dir: dir.clone(), file_mode: *file_mode, lock_memory, observer: observer.clone() }))
-    }
-
-    /// Another directory, under the same eyes; new files get `file_mode`.
-    pub(crate) fn elsewhere(&self, dir: &Path, file_mode: u32) -> Self {
-        Self::new(dir, file_mode, self.0.observer.clone())
-    }
-
     /// Whether somebody looks at what is asked of the file system.
     pub(crate) fn is_observed(&self) -> bool {
         self.0.observer.is_some()
     }
 
-    /// The directory itself.
+    /// The path by which the directory was opened, for messages.
     pub(crate) fn dir(&self) -> &Path {
-        &self.0.dir
+        &self.0.path
     }
 
-    /// The file `name` in it.
+    /// The path of the file `name` in it, for messages.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.dir.join(name)
+        self.0.path.join(name)
+    }
+
+    /// Another place, under the same eyes; new files get `file_mode`.
+    pub(crate) fn elsewhere(&self, path: &Path, file_mode: u32) -> Place {
+        Place::new(path, file_mode, self.0.observer.clone())
     }
 
     /// Random bits: of the operating system, or of the observer.
     pub(crate) fn random(&self) -> Result<u64> {
         match self.0.observer.as_ref().and_then(|observer| observer.random()) {
             Some(bits) => Ok(bits),
-            None => system_random().map_err(|source| Error::io("draw random bits for", &self.0.dir, source)),
+            None => system_random().map_err(|source| Error::io("draw random bits for", &self.0.path, source)),
         }
     }
 
@@ -94,98 +103,30 @@ impl Storage {
     }
 
     fn act<T>(&self, act: Act<'_>, run: impl FnOnce() -> io::Result<T>) -> Result<T> {
-        let done = match &self.0.observer {
-            None => run(),
-            Some(observer) => observer.before(&act).and_then(|()| run()).inspect(|_| observer.after(&act)),
-        };
-        done.map_err(|source| Error::io(act.verb(), act.path(), source))
-    }
-
-    /// What stands under the directory's own name, which may be a link; `None` if nothing does.
-    pub(crate) fn kind(&self) -> Result<Option<std::fs::FileType>> {
-        self.act(Act::Open(&self.0.dir), || match self.0.dir.symlink_metadata() {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            other => other.map(|found| Some(found.file_type())),
-        })
-    }
-
-    /// How many directories below `other` this one stands, or will stand; `None` if it stands elsewhere.
-    pub(crate) fn depth_in(&self, other: &Self) -> Result<Option<usize>> {
-        self.act(Act::Open(&self.0.dir), || {
-            let id = |dir: &Path| dir.metadata().map(|found| (found.dev(), found.ino()));
-            let log = id(&other.0.dir)?;
-            let whole = std::path::absolute(&self.0.dir)?;
-            let mut missing = 0;
-            for dir in whole.ancestors() {
-                match dir.canonicalize() {
-                    Ok(real) => {
-                        return Ok(real
-                            .ancestors()
-                            .position(|dir| id(dir).is_ok_and(|id| id == log))
-                            .map(|depth| depth + missing));
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => missing += 1,
-                    Err(e) => return Err(e),
-                }
-            }
-            Ok(None)
-        })
-    }
-
-    /// Makes the directory and those above it that are missing; returns those whose entries changed, outermost first.
-    pub(crate) fn make_dirs(&self) -> Result<Vec<PathBuf>> {
-        let missing: Vec<&Path> = self.0.dir.ancestors().take_while(|dir| is_missing(dir)).collect();
-        let mut changed = Vec::new();
-        for dir in missing.into_iter().rev() {
-            self.make_dir(dir)?;
-            changed.push(parent(dir));
-        }
-        Ok(changed)
-    }
-
-    fn make_dir(&self, dir: &Path) -> Result<()> {
-        let searchable = self.0.file_mode | ((self.0.file_mode & 0o444) >> 2);
-        self.act(Act::MakeDir(dir), || match std::fs::DirBuilder::new().mode(searchable).create(dir) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-            other => other,
-        })
+        observed(self.0.observer.as_deref(), act, run)
     }
 
     /// Opens `name` for reading, if it is a regular file and no link.
     pub(crate) fn open_read(&self, name: &str) -> Result<StoredFile> {
-        self.open(name, OpenOptions::new().read(true))
+        self.open(name, OFlags::RDONLY)
     }
 
     /// Opens `name` for reading and writing, if it is a regular file and no link.
     pub(crate) fn open_write(&self, name: &str) -> Result<StoredFile> {
-        self.open(name, OpenOptions::new().read(true).write(true))
+        self.open(name, OFlags::RDWR)
     }
 
-    fn open(&self, name: &str, options: &mut OpenOptions) -> Result<StoredFile> {
+    fn open(&self, name: &str, flags: OFlags) -> Result<StoredFile> {
         let path = self.path(name);
-        // NONBLOCK: opening a pipe that stands there must not wait for its other end.
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits() as i32;
-        let file = self.act(Act::Open(&path), || {
-            let file = options.custom_flags(flags).open(&path)?;
-            if file.metadata()?.is_file() {
-                read_as_asked(&file);
-                Ok(file)
-            } else {
-                Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
-            }
-        })?;
+        let file = self.act(Act::Open(&path), || self.0.dir.open_file(name, flags).inspect(read_as_asked))?;
         Ok(StoredFile { storage: self.clone(), path, file })
     }
 
     /// Creates `name`, which must not be there.
     pub(crate) fn create(&self, name: &str) -> Result<StoredFile> {
         let path = self.path(name);
-        let file = self.act(Act::Create(&path), || {
-            let mut options = OpenOptions::new();
-            let file = options.read(true).write(true).create_new(true).mode(self.0.file_mode).open(&path)?;
-            overwrite_in_place(&file);
-            Ok(file)
-        })?;
+        let create = || self.0.dir.create_file(name, self.0.file_mode).inspect(overwrite_in_place);
+        let file = self.act(Act::Create(&path), create)?;
         Ok(StoredFile { storage: self.clone(), path, file })
     }
 
@@ -203,58 +144,118 @@ impl Storage {
 
     /// What stands in the directory.
     pub(crate) fn list(&self) -> Result<Vec<Listed>> {
-        self.act(Act::List(&self.0.dir), || {
-            let mut listed = Vec::new();
-            for entry in std::fs::read_dir(&self.0.dir)? {
-                let entry = entry?;
-                let metadata = match entry.metadata() {
-                    // Removed between listing and looking.
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                    other => other?,
-                };
-                let name = entry.file_name().to_string_lossy().into_owned();
-                listed.push(Listed { name, is_file: metadata.is_file(), len: metadata.len(), inode: metadata.ino() });
-            }
-            Ok(listed)
+        let listed = self.act(Act::List(&self.0.path), || self.0.dir.list())?;
+        let listed = listed.into_iter();
+        Ok(listed.map(|(name, Named { id, is_file, len, .. })| Listed { name, is_file, len, id }).collect())
+    }
+
+    /// Which file `name` is now; `None` if there is none.
+    pub(crate) fn id_of(&self, name: &str) -> Result<Option<FileId>> {
+        let path = self.path(name);
+        self.act(Act::Look(&path), || match self.0.dir.look_up(name) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(|named| Some(named.id)),
         })
+    }
+
+    /// Which directory this is.
+    pub(crate) fn own_id(&self) -> Result<FileId> {
+        self.act(Act::Look(&self.0.path), || self.0.dir.id())
+    }
+
+    /// Whether the directory itself was removed: what is written in it can be found by nobody.
+    pub(crate) fn is_removed(&self) -> Result<bool> {
+        self.act(Act::Look(&self.0.path), || self.0.dir.is_removed())
+    }
+
+    /// Locks the directory itself for this handle alone, without waiting.
+    pub(crate) fn try_lock_dir(&self) -> Result<DirLock> {
+        let lock = || file::contended(fs2::FileExt::try_lock_exclusive(self.0.dir.file()));
+        match self.act(Act::Lock(&self.0.path), lock) {
+            Ok(true) => Ok(DirLock::Taken),
+            Ok(false) => Ok(DirLock::Held),
+            Err(Error::Io(failure)) if is_unlockable(&failure.source) => Ok(DirLock::Unsupported),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Gives the lock of the directory back.
+    pub(crate) fn unlock_dir(&self) -> Result<()> {
+        self.act(Act::Lock(&self.0.path), || fs2::FileExt::unlock(self.0.dir.file()))
     }
 
     /// Makes the names in the directory durable.
     pub(crate) fn sync_dir(&self) -> Result<()> {
-        self.sync_other_dir(&self.0.dir)
-    }
-
-    /// The directory in which the name of this one stands.
-    pub(crate) fn parent(&self) -> PathBuf {
-        parent(&self.0.dir)
-    }
-
-    /// The directories above this one on the same file system, nearest first.
-    pub(crate) fn above(&self) -> Vec<PathBuf> {
-        let device = |dir: &Path| dir.metadata().map(|found| found.dev()).ok();
-        let whole = std::path::absolute(&self.0.dir).unwrap_or_else(|_| self.0.dir.clone());
-        let here = device(&whole);
-        whole.ancestors().skip(1).take_while(|dir| device(dir) == here).map(Path::to_owned).collect()
-    }
-
-    /// Makes the names in `dir` durable.
-    pub(crate) fn sync_other_dir(&self, dir: &Path) -> Result<()> {
         if planted(Bug::NoDirectorySync) {
             return Ok(());
         }
-        self.act(Act::SyncDir(dir), || File::open(dir)?.sync_all())
+        self.act(Act::SyncDir(&self.0.path), || self.0.dir.sync())
+    }
+
+    /// Makes the name of the directory durable, and of every directory above it that was made, now or by a creation that
+    /// was killed before it came to that. The latter leaves no trace, so every directory above on this file system is
+    /// synced. One that cannot be synced (it may not be read, or its file system has no such call) is made durable with
+    /// its whole file system. Returns whether all of them are durable: `false` where that is refused, too.
+    ///
+    /// # Errors
+    /// A failed sync.
+    pub(crate) fn sync_own_name(&self) -> Result<bool> {
+        if planted(Bug::NoDirectorySync) {
+            return Ok(true);
+        }
+        let mut is_synced = true;
+        for (distance, (above, path)) in self.above()?.into_iter().enumerate() {
+            match self.act(Act::SyncDir(&path), || above.readable()?.sync()) {
+                // Above the parent, this process has made nothing where it may not.
+                Err(e) if e.is_refused() => is_synced &= distance > 0 && !above.is_writable(),
+                other => other?,
+            }
+        }
+        if is_synced {
+            return Ok(true);
+        }
+        match self.act(Act::SyncFileSystem(&self.0.path), || self.0.dir.sync_file_system()) {
+            Err(e) if e.is_refused() => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    /// The directory in which the name of this one stands, and those above it on the same file system as this one, with
+    /// paths for messages.
+    fn above(&self) -> Result<Vec<(Dir, PathBuf)>> {
+        self.act(Act::Open(&self.0.path), || {
+            let device = self.0.dir.id()?.numbers().0;
+            let mut above: Vec<(Dir, PathBuf)> = Vec::new();
+            loop {
+                let (child, path) = match above.last() {
+                    None => (&self.0.dir, self.parent_path()),
+                    Some((child, path)) => (child, parent_of(path)),
+                };
+                match child.parent() {
+                    Ok(Some(next)) if above.is_empty() || next.id()?.numbers().0 == device => above.push((next, path)),
+                    Ok(_) => return Ok(above),
+                    // What may not even be searched was not reached through this name.
+                    Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(above),
+                    Err(e) => return Err(e),
+                }
+            }
+        })
+    }
+
+    fn parent_path(&self) -> PathBuf {
+        parent_of(&std::path::absolute(&self.0.path).unwrap_or_else(|_| self.0.path.clone()))
     }
 
     /// Renames `from` to `to`.
     pub(crate) fn rename(&self, from: &str, to: &str) -> Result<()> {
-        let (from, to) = (self.path(from), self.path(to));
-        self.act(Act::Rename { from: &from, to: &to }, || std::fs::rename(&from, &to))
+        let act = Act::Rename { from: &self.path(from), to: &self.path(to) };
+        self.act(act, || self.0.dir.rename(from, to))
     }
 
     /// Refuses a file that has other names: whoever made one, a copy by hard links perhaps, wants the file as it is.
     pub(crate) fn refuse_other_names(&self, name: &str) -> Result<()> {
         let path = self.path(name);
-        self.act(Act::Read(&path), || match path.symlink_metadata()?.nlink() {
+        self.act(Act::Read(&path), || match self.0.dir.look_up(name)?.links {
             1 => Ok(()),
             _ => Err(io::Error::other("the file has another name, by which it may be looked at")),
         })
@@ -262,14 +263,13 @@ impl Storage {
 
     /// Gives the file `from` a second name `to`, which must not be there.
     pub(crate) fn link(&self, from: &str, to: &str) -> Result<()> {
-        let (from, to) = (self.path(from), self.path(to));
-        self.act(Act::Link { from: &from, to: &to }, || std::fs::hard_link(&from, &to))
+        let act = Act::Link { from: &self.path(from), to: &self.path(to) };
+        self.act(act, || self.0.dir.link(from, to))
     }
 
     /// Removes `name`.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
-        let path = self.path(name);
-        self.act(Act::Remove(&path), || std::fs::remove_file(&path))
+        self.act(Act::Remove(&self.path(name)), || self.0.dir.remove(name))
     }
 
     /// Brings the pages of `range` of `map`, the map of the file at `path`, in for reading.
@@ -292,7 +292,7 @@ impl Storage {
     pub(crate) fn sync_map(&self, path: &Path, map: &Map, range: Range<usize>) -> Result<()> {
         let pages = range.start - range.start % PAGE..range.end.next_multiple_of(PAGE).min(map.len());
         let act = Act::SyncRange { path, offset: pages.start as u64, len: (pages.end - pages.start) as u64 };
-        self.act(act, || map.sync(pages.clone()).and_then(|()| flush_device(path)))
+        self.act(act, || map.sync(pages.clone()).and_then(|()| flush_device(self.0.dir.file())))
     }
 }
 
@@ -301,7 +301,9 @@ impl Storage {
 fn touch(map: &Map, pages: &Range<usize>) -> io::Result<()> {
     let prefix = map.prefix();
     let index = |offset: usize| offset.saturating_sub(FRAMES_AT).min(prefix.len());
-    let (mut reader, mut writer) = io::pipe()?;
+    let (reader, writer) = io::pipe()?;
+    let mut reader = io::PipeReader::from(above_standard_streams(reader.into())?);
+    let mut writer = io::PipeWriter::from(above_standard_streams(writer.into())?);
     let mut taken = [0; TOUCHED_AT_ONCE];
     for chunk in prefix[index(pages.start)..index(pages.end)].chunks(TOUCHED_AT_ONCE * PAGE) {
         let firsts: Vec<IoSlice<'_>> = chunk.chunks(PAGE).map(|page| IoSlice::new(&page[..1])).collect();
@@ -370,27 +372,34 @@ fn system_random() -> io::Result<u64> {
 
 /// On Apple systems `msync` leaves the data in the drive's cache.
 #[cfg(target_vendor = "apple")]
-fn flush_device(path: &Path) -> io::Result<()> {
-    Ok(rustix::fs::fcntl_fullfsync(File::open(path)?)?)
+fn flush_device(on_it: &File) -> io::Result<()> {
+    Ok(rustix::fs::fcntl_fullfsync(on_it)?)
 }
 
 #[cfg(not(target_vendor = "apple"))]
-fn flush_device(_path: &Path) -> io::Result<()> {
+fn flush_device(_on_it: &File) -> io::Result<()> {
     Ok(())
 }
 
-fn is_missing(dir: &Path) -> bool {
-    !dir.as_os_str().is_empty() && matches!(dir.symlink_metadata(), Err(e) if e.kind() == io::ErrorKind::NotFound)
+/// Whether the system has no locks for such a file: some file systems lock no directories.
+fn is_unlockable(e: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let refusals = [Errno::BADF, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::INVAL, Errno::NOSYS, Errno::NOLCK];
+    refusals.iter().any(|refusal| e.raw_os_error() == Some(refusal.raw_os_error()))
 }
 
-/// The directory in which the name of `dir` stands.
-fn parent(dir: &Path) -> PathBuf {
-    match dir.parent() {
-        Some(above) if above.as_os_str().is_empty() => PathBuf::from("."),
-        Some(above) => above.to_owned(),
-        // `/`, and `..` and the like have no name to lose.
-        None => dir.to_owned(),
-    }
+/// The path of the directory above `path`, for messages.
+fn parent_of(path: &Path) -> PathBuf {
+    path.parent().map_or_else(|| path.join(".."), Path::to_owned)
+}
+
+/// Runs `run`, which does `act`, between the two looks of `observer`, which may refuse it.
+fn observed<T>(observer: Option<&dyn Observer>, act: Act<'_>, run: impl FnOnce() -> io::Result<T>) -> Result<T> {
+    let done = match observer {
+        None => run(),
+        Some(observer) => observer.before(&act).and_then(|()| run()).inspect(|_| observer.after(&act)),
+    };
+    done.map_err(|source| Error::io(act.verb(), act.path(), source))
 }
 
 #[cfg(test)]

@@ -381,7 +381,7 @@ mod tests {
         for _ in 0..3 {
             wal.append(b"x").expect("an append");
         }
-        let storage = Storage::new(dir.path(), 0o600, None);
+        let storage = crate::storage::Place::new(dir.path(), 0o600, None).open().expect("an open directory");
         let mut stale = Some(present(&storage).expect("a manifest"));
         wal.truncate_back(1).expect("a cut");
         wal.append(b"y").expect("an append");
@@ -395,7 +395,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let options = crate::Options::new().segment_size(12 << 10).background(crate::Background::Caller);
         let wal = options.open(dir.path()).expect("a new log");
-        let storage = Storage::new(dir.path(), 0o600, None);
+        let storage = crate::storage::Place::new(dir.path(), 0o600, None).open().expect("an open directory");
         let mut stale = Some(present(&storage).expect("a manifest"));
         let gone = storage.path(file_name(stale.as_ref().expect("it").active().ordinal).as_str());
         while gone.exists() {

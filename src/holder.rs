@@ -1,13 +1,25 @@
-//! Who holds the writer's lock, found without touching it.
+//! Who holds the writer's locks, found without touching them.
 
-use std::path::Path;
+use crate::error::Result;
+use crate::format::name::LOCK;
+use crate::storage::{FileId, Storage};
 
-/// The process that holds `lock` for itself alone, if there is one and the system tells.
+/// The process that has the log in `storage` open for writing, if there is one and the system tells: it holds the file
+/// LOCK, or the directory where somebody has removed that file.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn writer(storage: &Storage) -> Result<Option<u32>> {
+    match storage.id_of(LOCK)?.and_then(holder) {
+        None => Ok(holder(storage.own_id()?)),
+        found => Ok(found),
+    }
+}
+
+/// The process that holds an exclusive `flock` of `locked`, a file or a directory, if there is one and the system tells.
 #[cfg(target_os = "linux")]
-pub(crate) fn holder(lock: &Path) -> Option<u32> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::symlink_metadata(lock).ok()?;
-    let (device, inode) = (metadata.dev(), metadata.ino());
+pub(crate) fn holder(locked: FileId) -> Option<u32> {
+    let (device, inode) = locked.numbers();
     let file = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     locks.lines().find_map(|line| holder_in(line, &file))
@@ -15,7 +27,7 @@ pub(crate) fn holder(lock: &Path) -> Option<u32> {
 
 /// Elsewhere nothing tells without taking the lock.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn holder(_lock: &Path) -> Option<u32> {
+pub(crate) fn holder(_locked: FileId) -> Option<u32> {
     None
 }
 

@@ -1,0 +1,105 @@
+//! The writer's two locks: the file LOCK, and the directory itself.
+//!
+//! LOCK alone is not enough, because people and programs remove files that look like left-over locks: the next writer
+//! would make a new one and lock that. The directory alone is not enough either, because some file systems lock no
+//! directories.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result, WriterLock};
+use crate::format::name::LOCK;
+use crate::holder::holder;
+use crate::storage::{DirLock, FileId, Storage, StoredFile};
+use crate::sync::pass;
+
+/// What the lock file holds, at most: a pid and the end of the line.
+pub(crate) const LOCK_LEN: u64 = 11;
+
+/// How often a held directory, or a LOCK that is removed meanwhile, is tried again, and how long it is waited before the
+/// first time; twice as long each time, so a little more than a second together. A backup may lock a directory for a
+/// moment.
+const TRIES: u32 = 10;
+const FIRST_WAIT: Duration = Duration::from_millis(1);
+
+/// Both locks, held until they are given back or the process ends.
+pub(crate) struct Locks {
+    storage: Storage,
+    file: StoredFile,
+    has_dir: bool,
+}
+
+impl Locks {
+    /// Takes both, without waiting for another writer.
+    ///
+    /// # Errors
+    /// `Locked`; what the system says.
+    pub(crate) fn take(storage: &Storage) -> Result<Self> {
+        let file = lock_file(storage)?;
+        let has_dir = lock_dir(storage).inspect_err(|_| {
+            // Closing alone would leave the lock to a child that was forked meanwhile. The refusal says more than this.
+            let _ = file.unlock();
+        })?;
+        // For messages only, so a full disk must not stand in the way of an open.
+        let _ = file.write_at(format!("{:<10}\n", std::process::id()).as_bytes(), 0);
+        Ok(Self { storage: storage.clone(), file, has_dir })
+    }
+
+    /// Whether the directory is locked, too.
+    pub(crate) fn has_dir(&self) -> bool {
+        self.has_dir
+    }
+
+    /// Which file LOCK was when it was locked.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn file_id(&self) -> Result<FileId> {
+        self.file.id()
+    }
+
+    /// Gives both back. LOCK last: a writer that finds it free is not to find the directory held.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn unlock(&self) -> Result<()> {
+        let dir = if self.has_dir { self.storage.unlock_dir() } else { Ok(()) };
+        let file = self.file.unlock();
+        dir.and(file)
+    }
+}
+
+/// Locks LOCK, and sees to it that this is still the file of that name: it may be removed between the two.
+fn lock_file(storage: &Storage) -> Result<StoredFile> {
+    let path = || Box::new(storage.dir().to_owned());
+    for _ in 0..TRIES {
+        let file = storage.open_or_create(LOCK)?;
+        if !file.try_lock_exclusive()? {
+            let mut text = vec![0; file.len()?.min(32) as usize];
+            file.read_at(&mut text, 0)?;
+            let pid = String::from_utf8_lossy(&text).trim().parse().ok();
+            return Err(Error::Locked { pid, path: path(), lock: WriterLock::File });
+        }
+        match (storage.id_of(LOCK), file.id()) {
+            (Ok(now), Ok(locked)) if now == Some(locked) => return Ok(file),
+            (now, locked) => {
+                file.unlock()?;
+                now.and(locked)?;
+            }
+        }
+    }
+    Err(Error::Replaced { path: Box::new(storage.path(LOCK)) })
+}
+
+/// Locks the directory; `false` if its file system does not do that.
+fn lock_dir(storage: &Storage) -> Result<bool> {
+    for attempt in 0..=TRIES {
+        match storage.try_lock_dir()? {
+            DirLock::Taken => return Ok(true),
+            DirLock::Unsupported => return Ok(false),
+            DirLock::Held if attempt < TRIES => pass(FIRST_WAIT * 2_u32.pow(attempt)),
+            DirLock::Held => {}
+        }
+    }
+    let pid = storage.own_id().ok().and_then(holder);
+    Err(Error::Locked { pid, path: Box::new(storage.dir().to_owned()), lock: WriterLock::Directory })
+}
