@@ -12,9 +12,9 @@ use crate::inspect::make::{Frames, Source, begin, write_sealed};
 use crate::inspect::runs::{Mark, Stretch};
 use crate::inspect::survey::Survey;
 use crate::manifest::{Manifest, ManifestFile};
-use crate::recovery::{draw_salt, random_id, take_lock};
+use crate::recovery::{draw_salt, random_id, sync_names, take_lock};
 use crate::segment::{Preparation, Spare, file_name};
-use crate::storage::Storage;
+use crate::storage::{Listed, Storage};
 
 /// What was copied into a new log.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -35,30 +35,32 @@ pub struct Salvage {
 /// Copies every record of `storage` that verifies into a new log in `dir`.
 pub(crate) fn salvage(storage: &Storage, dir: &Path) -> Result<Salvage> {
     let survey = Survey::settled(storage)?;
-    let out = Storage::new(dir, 0o600, None);
+    let out = storage.elsewhere(dir, 0o600);
     let new_names = out.make_dirs()?;
-    if out.list()?.iter().any(|file| file.name != LOCK || file.len > 0) {
-        let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "the directory is not empty");
-        return Err(Error::io("salvage into", dir, source));
-    }
-    // Nobody makes a log of his own there meanwhile.
+    refuse_unless_empty(&out, |file| file.name == LOCK && file.len == 0)?;
     let lock = take_lock(&out)?;
-    let mut copy = Copy {
-        from: storage,
-        survey: &survey,
-        out: &out,
-        log_id: random_id(&out)?,
-        entries: Vec::new(),
-        done: Salvage::default(),
-    };
-    let copied = copy.run().and_then(|()| {
-        for name in &new_names {
-            out.sync_other_dir(name)?;
-        }
-        out.sync_other_dir(&out.parent())
-    });
-    let done = copy.done;
-    copied.and(lock.unlock()).map(|()| done)
+    // Another process may have made a log there before the lock was taken.
+    let done = refuse_unless_empty(&out, |file| file.name == LOCK)
+        .and_then(|()| copy(storage, &survey, &out))
+        .and_then(|done| sync_names(&out, &new_names).map(|()| done));
+    // On every path: a child between `fork` and `exec` keeps a lock that is only closed.
+    let unlocked = lock.unlock();
+    done.and_then(|done| unlocked.map(|()| done))
+}
+
+fn refuse_unless_empty(out: &Storage, may_be_there: impl Fn(&Listed) -> bool) -> Result<()> {
+    if out.list()?.iter().all(may_be_there) {
+        return Ok(());
+    }
+    let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "the directory is not empty");
+    Err(Error::io("salvage into", out.dir(), source))
+}
+
+fn copy(from: &Storage, survey: &Survey, out: &Storage) -> Result<Salvage> {
+    let log_id = random_id(out)?;
+    let mut copy = Copy { from, survey, out, log_id, entries: Vec::new(), done: Salvage::default() };
+    copy.run()?;
+    Ok(copy.done)
 }
 
 struct Copy<'a> {
