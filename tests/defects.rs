@@ -905,6 +905,36 @@ fn an_error_at_any_act_of_a_recovery_loses_nothing() {
     }
 }
 
+/// After a sync that failed, the system takes pages for clean that the device does not have: only what is written again
+/// reaches it.
+#[test]
+fn recovery_writes_again_what_was_not_durable() {
+    let dir = scratch();
+    let wal = options().sync_mode(SyncMode::None).open(dir.path()).expect("a new log");
+    fill(&wal, 4);
+    wal.sync().expect("a sync");
+    // Attempts seal nothing: to the manifest the first segment is the active one, and the second a spare.
+    for seq in 5..=PER_SEGMENT + 2 {
+        assert_eq!(wal.try_append(&body(seq)).expect("an attempt"), Some(seq));
+    }
+    let (copy, written) = (directory(&files_of(dir.path())), Arc::new(Mutex::new(Vec::new())));
+    let writes = Arc::clone(&written);
+    let observer = Before::new(true, move |act| {
+        if let Act::Write { path, offset, len } = act {
+            writes.lock().expect("the writes").push((path.to_path_buf(), *offset..*offset + *len));
+        }
+        Ok(())
+    });
+    let again = options().open_observed(copy.path(), Some(observer)).expect("the log");
+    assert_eq!(numbers(&again), seqs(1..=PER_SEGMENT + 2));
+    let written = written.lock().expect("the writes");
+    for (ordinal, not_durable) in [(1, frame_at(4)..frame_at(PER_SEGMENT)), (2, frame_at(0)..frame_at(2))] {
+        let path = copy.path().join(segment(ordinal));
+        let covers = |range: &std::ops::Range<u64>| range.start <= not_durable.start && range.end >= not_durable.end;
+        assert!(written.iter().any(|(to, range)| *to == path && covers(range)), "{ordinal}: {written:?}");
+    }
+}
+
 /// A page that was dropped between two looks may come back from the device as it was before.
 #[test]
 fn bytes_that_change_during_a_recovery_are_refused() {
