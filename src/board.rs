@@ -108,9 +108,10 @@ impl Seat {
         let mut seat = Self { storage: storage.clone(), file, index: 0, token, said: None };
         // Two that come at once must not take the same one.
         seat.file.lock_exclusive()?;
-        let took = seat.take_free()?;
+        let took = seat.take_free();
+        // Also after a failure: a child between `fork` and `exec` keeps a lock that is only closed.
         seat.file.unlock()?;
-        Ok(took.then_some(seat))
+        Ok(took?.then_some(seat))
     }
 
     /// Takes a slot that is free; the caller has locked the page.

@@ -234,6 +234,28 @@ mod tests {
     }
 
     #[test]
+    fn each_option_is_taken_at_its_bounds() {
+        let batch = |records, nanos| SyncMode::Batch { records, delay: Duration::from_nanos(nanos) };
+        let longest = SyncMode::Batch { records: u32::MAX, delay: Duration::MAX };
+        let options = [
+            Options::new().segment_size(12 << 10),
+            Options::new().segment_size(16 << 30),
+            Options::new().segment_size((16 << 30) - 1),
+            Options::new().spare_segments(1),
+            Options::new().spare_segments(64),
+            Options::new().file_mode(0o600),
+            Options::new().file_mode(0o777),
+            Options::new().sync_mode(batch(1, 1)),
+            Options::new().sync_mode(longest),
+            Options::new().index_memory(0),
+        ];
+        for options in options {
+            let validated = options.validated().map(|options| options.segment_size <= MAX_CAPACITY as u64);
+            assert!(matches!(validated, Ok(true)), "{options:?}: {validated:?}");
+        }
+    }
+
+    #[test]
     fn a_segment_size_is_rounded_up_to_pages() {
         let size = Options::new().segment_size(12_289).validated().map(|options| options.segment_size);
         assert_eq!(size.ok(), Some(16_384));

@@ -30,6 +30,12 @@ impl Watch {
         }
     }
 
+    /// Whether anything watches, for tests that need a waiter to have begun its wait.
+    #[cfg(test)]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watching.load(Ordering::Relaxed) > 0
+    }
+
     #[cold]
     fn tell_now(&self) {
         *self.turn() += 1;

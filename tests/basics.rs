@@ -4,8 +4,10 @@
 
 use std::io::IoSlice;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use mmap_wal::{Background, Error, Options, Reader, Snapshot, SyncMode, TailState, Wal};
+use mmap_wal::{Act, Background, Error, Observer, Options, Reader, Snapshot, SyncMode, TailState, Wal};
 
 /// What users rely on when they move these between threads; a change would not compile.
 const _: () = {
@@ -356,4 +358,134 @@ fn a_reader_finds_the_end_behind_records_longer_than_what_it_reads_at_once() {
     check();
     wal.close().expect("a close");
     check();
+}
+
+/// Runs `job`, and fails if it hangs.
+fn within<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, result) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(job()));
+    result.recv_timeout(Duration::from_secs(60)).expect("it panics or hangs")
+}
+
+/// Lengths of the segment files, in order.
+fn lengths(dir: &Path) -> Vec<u64> {
+    let files = std::fs::read_dir(dir).expect("the directory").map(|entry| entry.expect("an entry"));
+    let segments = files.filter(|file| file.file_name().to_string_lossy().ends_with(".wal"));
+    let mut lengths: Vec<u64> = segments.map(|file| file.metadata().expect("a file").len()).collect();
+    lengths.sort_unstable();
+    lengths
+}
+
+#[test]
+fn record_that_just_misses_the_spare_gets_its_own() {
+    /// Frames of the smallest segment, and the header of one.
+    const ROOM: usize = 4096;
+    const HEADER: usize = 24;
+    let ways: [fn(&Wal, usize) -> u64; 4] = [
+        |wal, len| wal.append(&vec![7; len]).expect("an append"),
+        |wal, len| {
+            wal.append_batch(&[vec![7; 1000], vec![7; len - 1000 - HEADER]]).expect("a batch").last().expect("two")
+        },
+        |wal, len| wal.append_with(len, |bytes| Ok::<_, ()>(bytes.len())).expect("an append").expect("a record"),
+        |wal, len| wal.submit(&vec![7; len]).expect("a record").wait().expect("durable").last().expect("one"),
+    ];
+    for (way, append) in ways.into_iter().enumerate() {
+        // Both are rounded up to a multiple of 8: the second does not fit by that much.
+        for (len, largest, rotations) in
+            [(ROOM - HEADER - 7, 12 << 10, 2), (ROOM - HEADER, 12 << 10, 2), (ROOM - HEADER + 1, 16 << 10, 1)]
+        {
+            let found = within(move || {
+                let dir = tempfile::tempdir().expect("a directory");
+                let options = Options::new().segment_size(12 << 10).background(Background::Caller);
+                let wal = options.open(dir.path()).expect("a new log");
+                wal.append(b"in front").expect("an append");
+                let last = append(&wal, len);
+                assert_eq!(wal.append(b"behind").expect("an append"), last + 1);
+                let rotations = wal.stats().rotations;
+                wal.close().expect("a close");
+                let wal = options.open(dir.path()).expect("the log");
+                assert_eq!(payloads(&wal.snapshot(), 0).len() as u64, last + 1);
+                (*lengths(dir.path()).last().expect("segments"), rotations)
+            });
+            // No segment is begun in vain.
+            assert_eq!(found, (largest, rotations), "way {way}, {len} bytes");
+        }
+    }
+}
+
+#[test]
+fn truncated_record_is_neither_shown_nor_passed_over() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = Options::new().segment_size(12 << 10).background(Background::Caller);
+    let wal = options.open(dir.path()).expect("a new log");
+    // Four fill a segment.
+    (0..20).for_each(|_| assert!(wal.append(&[7; 1000]).is_ok()));
+    for up_to in [2, 3, 4, 5, 7, 8, 12, 14] {
+        wal.truncate_front(up_to).expect("a truncation");
+        let segments = mmap_wal::inspect::Log::open(dir.path()).expect("a log").ordinals().expect("its segments").len();
+        assert_eq!(segments as u64, 5 - up_to / 4 + 1, "{up_to}: a segment without records goes");
+        let read = Reader::open(dir.path()).expect("a reader");
+        let again = tempfile::tempdir().expect("a directory");
+        for entry in std::fs::read_dir(dir.path()).expect("the directory") {
+            let entry = entry.expect("an entry");
+            std::fs::copy(entry.path(), again.path().join(entry.file_name())).expect("a copy");
+        }
+        let opened = options.open(again.path()).expect("a copy");
+        let first = up_to + 1;
+        for snapshot in [wal.snapshot(), read.snapshot().expect("a view"), opened.snapshot()] {
+            let next = snapshot.replay(up_to).expect("a replay").next().expect("a record").expect("it");
+            assert_eq!(next.seq(), first);
+            for after in [up_to - 1, 1] {
+                let refused = snapshot.replay(after).err();
+                assert!(matches!(refused, Some(Error::Truncated { first_seq }) if first_seq == first), "{refused:?}");
+            }
+            assert!(snapshot.get(up_to).expect("a lookup").is_none());
+            assert_eq!(snapshot.get(first).expect("a lookup").map(|record| record.seq()), Some(first));
+            assert_eq!(snapshot.replay_back(first).expect("nothing").count(), 0);
+            assert!(matches!(snapshot.replay_back(up_to), Err(Error::Truncated { .. })));
+        }
+        assert!(matches!(wal.tail(up_to - 1), Err(Error::Truncated { first_seq }) if first_seq == first));
+        let mut tail = wal.tail(up_to).expect("a tail");
+        assert_eq!(tail.try_next().expect("a tail").map(|record| record.seq()), Some(first));
+    }
+}
+
+/// A disk on which no new segment fits.
+struct NoRoom;
+
+impl Observer for NoRoom {
+    fn before(&self, act: &Act<'_>) -> std::io::Result<()> {
+        match act {
+            Act::Allocate { path, len } if path.extension().is_some_and(|name| name == "wal") && *len > 12 << 10 => {
+                Err(std::io::ErrorKind::StorageFull.into())
+            }
+            _ => Ok(()),
+        }
+    }
+    fn after(&self, _act: &Act<'_>) {}
+}
+
+#[test]
+fn largest_record_batch_and_meta_are_not_refused() {
+    const LONGEST: usize = u32::MAX as usize - 8192;
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = Options::new().segment_size(12 << 10).background(Background::Caller);
+    let wal = options.open_observed(dir.path(), Some(Arc::new(NoRoom))).expect("a new log");
+    let nothing = |_: &mut [u8]| Err::<usize, _>(());
+    // There is no space for them, but they would be records.
+    assert!(matches!(wal.append_with(LONGEST, nothing), Err(Error::NoSpace(_))));
+    for len in [LONGEST + 1, usize::MAX] {
+        let refused = wal.append_with(len, nothing).err();
+        assert!(matches!(refused, Some(Error::RecordTooLarge { max, .. }) if max == LONGEST as u64), "{refused:?}");
+    }
+    // Sixteen records of nearly 1 GiB are, with their headers, all that fits the largest segment; no byte is looked at.
+    const FRAMES: usize = (16 << 30) - 8192;
+    let zeros = vec![0; FRAMES / 16];
+    let part = &zeros[..FRAMES / 16 - 24];
+    assert!(matches!(wal.append_batch(&[part; 16]), Err(Error::NoSpace(_))));
+    let refused = wal.append_batch(&[&[part; 16][..], &[&[]]].concat()).err();
+    assert!(matches!(refused, Some(Error::RecordTooLarge { max, .. }) if max == FRAMES as u64), "{refused:?}");
+    wal.set_meta(&[9; 1024]).expect("the largest meta");
+    assert!(matches!(wal.set_meta(&[9; 1025]), Err(Error::RecordTooLarge { len: 1025, max: 1024 })));
+    assert_eq!((wal.append(b"x").expect("an append"), wal.meta().len()), (1, 1024));
 }

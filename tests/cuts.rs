@@ -2,8 +2,9 @@
 //! files. Does not prove what a crash in them leaves: that is the simulator's.
 #![allow(missing_docs)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use mmap_wal::inspect::Log;
 use mmap_wal::{Background, Error, Options, Reader, Snapshot, SyncMode, TailState, Wal};
 
 fn small() -> Options {
@@ -151,4 +152,189 @@ fn a_file_that_anybody_looks_at_is_not_used_again() {
     fill(&wal, 301..=400, 4);
     assert!(wal.stats().recycled > 0);
     assert_eq!(shown(&view), records(1..=60, 1));
+}
+
+fn segment(dir: &Path, ordinal: u64) -> PathBuf {
+    dir.join(format!("{ordinal:020}.wal"))
+}
+
+/// The segments that the manifest names, in order: the last one is a spare.
+fn ordinals(dir: &Path) -> Vec<u64> {
+    Log::open(dir).expect("a log").ordinals().expect("its segments")
+}
+
+#[test]
+fn second_cut_does_not_forget_the_first() {
+    for (first, second) in [(5, 15), (9, 3)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let wal = small().open(dir.path()).expect("a new log");
+        fill(&wal, 1..=9, 1);
+        let cut = wal.submit(b"cut").expect("a record");
+        assert_eq!(cut.seqs().last(), Some(10));
+        wal.truncate_back(first).expect("a cut");
+        fill(&wal, first + 1..=20, 2);
+        wal.truncate_back(second).expect("another cut");
+        fill(&wal, second + 1..=30, 3);
+        wal.sync().expect("a sync");
+        assert!(!cut.is_durable());
+        let kept = first.min(second);
+        match cut.wait() {
+            Err(Error::TruncatedBack { last_seq }) => assert_eq!(last_seq, kept),
+            other => panic!("{other:?}: the record was cut off"),
+        }
+    }
+}
+
+/// The last durable number goes down with a cut: until it has been reached again, it must not vouch for new records.
+#[test]
+fn window_counts_from_the_cut() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().sync_mode(SyncMode::batch(4)).open(dir.path()).expect("a new log");
+    fill(&wal, 1..=50, 1);
+    wal.truncate_back(10).expect("a cut");
+    fill(&wal, 11..=13, 2);
+    assert_eq!(wal.positions().durable, 10);
+    fill(&wal, 14..=14, 2);
+    assert_eq!(wal.positions().durable, 14);
+}
+
+#[test]
+fn reset_takes_any_number_above_the_last() {
+    const MOST: u64 = (1 << 62) - 1;
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    fill(&wal, 1..=5, 1);
+    for wrong in [0, 1, 5, MOST + 1, u64::MAX] {
+        match wal.reset(wrong) {
+            Err(Error::OutOfRange { seq, last_seq, .. }) => assert_eq!((seq, last_seq), (wrong, 5)),
+            other => panic!("{wrong}: {other:?}"),
+        }
+    }
+    assert_eq!(shown(&wal.snapshot()), records(1..=5, 1));
+    wal.reset(6).expect("a reset to what comes next");
+    assert_eq!((wal.positions().first, wal.positions().last), (6, 5));
+    fill(&wal, 6..=8, 2);
+    wal.reset(MOST).expect("a reset to the last number of the range");
+    fill(&wal, MOST..=MOST + 30, 3);
+    assert!(matches!(wal.reset(MOST + 40), Err(Error::OutOfRange { .. })));
+    wal.close().expect("a close");
+    let wal = small().open(dir.path()).expect("the log");
+    assert_eq!(shown(&wal.snapshot()), records(MOST..=MOST + 30, 3));
+}
+
+/// Appends and truncates until a file has been used again; returns the last number.
+fn until_recycled(wal: &Wal) -> u64 {
+    let before = wal.stats().recycled;
+    for _ in 0..1000 {
+        let last = wal.positions().last + 1;
+        fill(wal, last..=last, 7);
+        wal.truncate_front(last - 1).expect("a truncation");
+        if wal.stats().recycled > before {
+            return last;
+        }
+    }
+    panic!("no file is used again");
+}
+
+/// A spare with words of its past would count as written to, and be given up at every open.
+#[test]
+fn recycled_spare_keeps_no_progress_of_its_past() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    fill(&wal, 1..=60, 7);
+    // What is dropped is marked as cut, too.
+    wal.truncate_back(5).expect("a cut");
+    for _ in 0..5 {
+        until_recycled(&wal);
+        let spare = *ordinals(dir.path()).last().expect("a spare");
+        let head = std::fs::read(segment(dir.path(), spare)).expect("the spare");
+        assert!(head[4096..8192].iter().all(|byte| *byte == 0), "words of an earlier life");
+        let copy = killed(dir.path());
+        drop(small().open(copy.path()).expect("a copy"));
+        assert!(ordinals(copy.path()).contains(&spare), "the spare is as good as new");
+    }
+}
+
+/// Backups are made of hard links, too.
+#[test]
+fn hard_linked_file_is_not_recycled() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let beside = tempfile::tempdir_in(dir.path().parent().expect("a parent")).expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    let mut linked = Vec::new();
+    for round in 0..8 {
+        let last = wal.positions().last;
+        fill(&wal, last + 1..=last + 60, 7);
+        let named = ordinals(dir.path());
+        // The sealed ones.
+        for ordinal in &named[..named.len() - 2] {
+            let other = beside.path().join(format!("{round}-{ordinal}"));
+            std::fs::hard_link(segment(dir.path(), *ordinal), &other).expect("a link");
+            linked.push((other.clone(), std::fs::read(other).expect("a segment")));
+        }
+        wal.truncate_front(last + 60).expect("a truncation");
+    }
+    assert!(linked.len() > 8);
+    assert_eq!(wal.stats().recycled, 0);
+    for (path, bytes) in linked {
+        assert!(std::fs::read(&path).expect("a link") == bytes, "{} has changed", path.display());
+    }
+}
+
+/// A segment that was made for one large record is longer than those that are prepared.
+#[test]
+fn dropped_file_of_another_size_is_not_recycled() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    for round in 0..6 {
+        let last = wal.append(&[7; 20_000]).expect("an append");
+        fill(&wal, last + 1..=last + 5, round);
+        wal.truncate_front(last).expect("a truncation");
+        fill(&wal, last + 6..=last + 50, round);
+        let copy = killed(dir.path());
+        assert_eq!(shown(&small().open(copy.path()).expect("a copy").snapshot()), records(last + 1..=last + 50, round));
+    }
+}
+
+#[test]
+fn view_from_before_a_cut_keeps_its_bytes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    for round in 0..10 {
+        let last = wal.positions().last;
+        fill(&wal, last + 1..=last + 30, round);
+        let view = wal.snapshot();
+        // The segment of the cut stays in the log under a new handle, and goes with the truncation.
+        wal.truncate_back(last + 10).expect("a cut");
+        fill(&wal, last + 11..=last + 60, round + 100);
+        wal.truncate_front(last + 59).expect("a truncation");
+        fill(&wal, last + 61..=last + 120, round + 200);
+        assert!(shown(&view).ends_with(&records(last + 1..=last + 30, round)));
+    }
+}
+
+/// The lock of a handle must survive an attempt of its own to find out whether others look.
+#[test]
+fn view_of_a_closed_handle_keeps_its_bytes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    fill(&wal, 1..=60, 1);
+    let reader = Reader::open(dir.path()).expect("a reader");
+    let other = reader.snapshot().expect("a view");
+    // Somebody else looks, so nothing is used again.
+    wal.truncate_front(59).expect("a truncation");
+    fill(&wal, 61..=120, 1);
+    assert_eq!(wal.stats().recycled, 0);
+    drop((reader, other));
+    let view = wal.snapshot();
+    wal.close().expect("a close");
+    drop(wal);
+    let wal = small().open(dir.path()).expect("the log");
+    fill(&wal, 121..=180, 2);
+    wal.truncate_front(180).expect("a truncation");
+    fill(&wal, 181..=300, 3);
+    assert_eq!(wal.stats().recycled, 0, "a view of the earlier handle lives");
+    assert_eq!(shown(&view), records(60..=120, 1));
+    drop(view);
+    until_recycled(&wal);
 }

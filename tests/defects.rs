@@ -11,7 +11,7 @@ mod reference;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -257,6 +257,89 @@ fn truncating_everything_and_restarting_gives_no_number_again() {
     }
 }
 
+/// Damages a byte of each record in `lost`, counted from 0, and every word of the segment.
+fn without_words(files: &Files, ordinal: u64, lost: std::ops::Range<u64>) -> Files {
+    let mut files = files.clone();
+    lost.for_each(|index| flip(&mut files, ordinal, frame_at(index) + 8));
+    files.get_mut(&segment(ordinal)).expect("the segment")[4096..8192].fill(0);
+    files
+}
+
+/// Opening and reading both say that the record `seq` at `offset` is damaged.
+fn assert_damaged(files: &Files, offset: u64, seq: u64) {
+    let dir = directory(files);
+    for opened in [options().open(dir.path()).map(drop), Reader::open(dir.path()).and_then(|r| r.snapshot().map(drop))]
+    {
+        match opened {
+            Err(Error::Corrupt(damage)) => assert_eq!((damage.offset, damage.expected_seq), (offset, seq)),
+            other => panic!("{other:?}: durable records were cut in silence"),
+        }
+    }
+}
+
+/// What the last frame that a segment can hold claims is evidence, too.
+#[test]
+fn claim_in_the_last_possible_frame_counts() {
+    let dir = scratch();
+    let wal = options().open(dir.path()).expect("a new log");
+    fill(&wal, PER_SEGMENT - 1);
+    // A frame without a payload behind it ends with the segment.
+    wal.append(&[1; LEN - 24]).expect("an append");
+    assert_eq!(wal.append(b"").expect("an append"), PER_SEGMENT + 1);
+    assert_eq!(wal.stats().rotations, 0);
+    let files = files_of(dir.path());
+    let lost = without_words(&files, 1, PER_SEGMENT - 2..PER_SEGMENT);
+    assert_damaged(&lost, frame_at(PER_SEGMENT - 2), PER_SEGMENT - 1);
+    // Without the claim nothing is known: the test is about that frame alone.
+    let mut unknown = lost;
+    flip(&mut unknown, 1, SMALLEST - 16);
+    let dir = directory(&unknown);
+    let wal = options().open(dir.path()).expect("a torn end");
+    assert_eq!((wal.recovery().tail, wal.positions().last), (TailState::Torn, PER_SEGMENT - 2));
+}
+
+/// So does that of the first record after an open: what was found was made durable.
+#[test]
+fn first_record_after_an_open_claims_what_was_found() {
+    for kill in [false, true] {
+        let dir = if kill { directory(&killed(5, 0)) } else { directory(&files_of_closed(5)) };
+        let wal = options().sync_mode(SyncMode::None).open(dir.path()).expect("the log");
+        fill(&wal, 1);
+        assert_damaged(&without_words(&files_of(dir.path()), 1, 4..5), frame_at(4), 5);
+    }
+}
+
+/// A store to a word may be torn; the other word says nearly as much.
+#[test]
+fn one_of_two_durable_words_is_enough() {
+    let dir = scratch();
+    let wal = options().open(dir.path()).expect("a new log");
+    fill(&wal, 6);
+    for lost in 0..2 {
+        let mut files = files_of(dir.path());
+        (0..6).for_each(|index| flip(&mut files, 1, frame_at(index) + 8));
+        let at = [4224, 4736][lost];
+        files.get_mut(&segment(1)).expect("the segment")[at..at + 16].fill(0xFF);
+        assert_damaged(&files, frame_at(0), 1);
+    }
+}
+
+fn files_of_closed(count: u64) -> Files {
+    let dir = scratch();
+    let wal = options().open(dir.path()).expect("a new log");
+    fill(&wal, count);
+    wal.close().expect("a close");
+    files_of(dir.path())
+}
+
+/// Nothing behind a clean end is read, but the spares are still those of this log.
+#[test]
+fn foreign_spare_of_a_closed_log_is_refused() {
+    let mut files = files_of_closed(20);
+    files.insert(segment(3), killed(3, 0)[&segment(1)].clone());
+    assert!(matches!(refused(&options(), directory(&files).path()), Error::Foreign(_)));
+}
+
 // ---- P9: a full disk ----
 
 /// An observer on whose disk nothing new fits while it is armed.
@@ -368,18 +451,28 @@ fn a_preparation_that_fails_again_and_again_leaves_no_files() {
 /// So many segments that the manifest is about to outgrow its first 64 KiB.
 const BEFORE_GROWTH: u64 = 1270;
 
-#[test]
-fn a_manifest_that_cannot_grow_loses_nothing_and_grows_when_it_can() {
-    let is_growth =
-        |act: &Act<'_>| matches!(act, Act::Create(path) | Act::Allocate { path, .. } if path.ends_with("MANIFEST.tmp"));
-    let is_dir_sync = |act: &Act<'_>| matches!(act, Act::SyncDir(_));
-    let large = vec![7; SMALLEST as usize - FRAMES_AT as usize - 24];
+/// A record that fills a segment.
+const LARGE: [u8; (SMALLEST - FRAMES_AT) as usize - 24] = [7; (SMALLEST - FRAMES_AT) as usize - 24];
+
+/// A closed log whose manifest is about to grow.
+fn before_growth() -> tempfile::TempDir {
     let dir = scratch();
     let wal = options().sync_mode(SyncMode::None).open(dir.path()).expect("a new log");
     for _ in 0..BEFORE_GROWTH {
-        wal.append(&large).expect("an append");
+        wal.append(&LARGE).expect("an append");
     }
     wal.close().expect("a close");
+    dir
+}
+
+fn is_growth(act: &Act<'_>) -> bool {
+    matches!(act, Act::Create(path) | Act::Allocate { path, .. } if path.ends_with("MANIFEST.tmp"))
+}
+
+#[test]
+fn a_manifest_that_cannot_grow_loses_nothing_and_grows_when_it_can() {
+    let is_dir_sync = |act: &Act<'_>| matches!(act, Act::SyncDir(_));
+    let (dir, large) = (before_growth(), LARGE);
     let renamed = Arc::new(AtomicUsize::new(0));
     for (error, late) in [(ENOSPC, false), (ENOSPC, true), (EIO, true)] {
         let seen = Arc::clone(&renamed);
@@ -421,6 +514,45 @@ fn a_manifest_that_cannot_grow_loses_nothing_and_grows_when_it_can() {
         assert_eq!(std::fs::metadata(copy.path().join("MANIFEST")).expect("it").len(), 4 * 64 * 1024);
         let snapshot = options().open(copy.path()).expect("the log").snapshot();
         assert_eq!(snapshot.replay(0).expect("a replay").filter(Result::is_ok).count() as u64, first + 29);
+    }
+}
+
+/// Nothing tells then which of the two files has the name.
+#[test]
+fn failed_rename_of_a_grown_manifest_poisons() {
+    let dir = before_growth();
+    for by_append in [true, false] {
+        let copy = directory(&files_of(dir.path()));
+        let is_full = Arc::new(AtomicBool::new(!by_append));
+        let (full, renames) = (Arc::clone(&is_full), Arc::new(AtomicUsize::new(0)));
+        let seen = Arc::clone(&renames);
+        let disk = Before::new(true, move |act| match act {
+            Act::Rename { .. } => {
+                seen.fetch_add(1, Ordering::SeqCst);
+                Err(io::Error::from_raw_os_error(EIO))
+            }
+            _ if is_growth(act) && full.load(Ordering::SeqCst) => Err(io::Error::from_raw_os_error(ENOSPC)),
+            _ => Ok(()),
+        });
+        let wal = options().sync_mode(SyncMode::None).open_observed(copy.path(), Some(disk)).expect("the log");
+        let mut acknowledged = wal.positions().last;
+        let mut append = || wal.append(&LARGE).and_then(|seq| wal.sync_to(seq)).map(|()| acknowledged += 1);
+        let failed = if by_append {
+            (0..40).find_map(|_| append().err())
+        } else {
+            // Without space the manifest keeps its size, and the next update that may need more is another call's.
+            (0..20).for_each(|_| append().expect("an append"));
+            is_full.store(false, Ordering::SeqCst);
+            wal.set_meta(b"not acknowledged").err()
+        };
+        assert!(matches!(failed, Some(Error::Poisoned(_))), "{failed:?}");
+        refuses_every_write(&wal);
+        assert_eq!(renames.load(Ordering::SeqCst), 1, "never tried again");
+        assert!(is_poisoned(wal.close()));
+        let wal = options().open(copy.path()).expect("the log");
+        assert!(wal.positions().last >= acknowledged && wal.meta().is_empty());
+        let last = wal.positions().last;
+        assert_eq!(wal.append(&LARGE).expect("an append"), last + 1);
     }
 }
 
@@ -705,23 +837,11 @@ fn counting(failing: Failing) -> (Arc<dyn Observer>, Arc<Mutex<Vec<String>>>) {
     (observer, acts)
 }
 
-/// Opens the log with a disk that works. Where giving the lock back was made to fail, a child that another test starts at
-/// this moment may hold it until it runs its own program.
-fn reopened(dir: &Path, failing: Failing) -> Wal {
-    for _ in 0..1_000_000 {
-        match options().open(dir) {
-            Err(Error::Locked { .. }) => std::thread::yield_now(),
-            other => return other.unwrap_or_else(|e| panic!("{failing:?}: {e}")),
-        }
-    }
-    panic!("{failing:?}: the lock is never given back")
-}
-
 /// Plays the history with `failing`, and then looks at what is left with a disk that works.
 fn survives(failing: Failing) -> usize {
     let (dir, (observer, acts)) = (scratch(), counting(failing));
     let told = history(dir.path(), &observer);
-    let wal = reopened(dir.path(), failing);
+    let wal = options().open(dir.path()).unwrap_or_else(|e| panic!("{failing:?}: {e}"));
     let (shown, positions) = (numbers(&wal), wal.positions());
     let at = match failing {
         Failing::Nothing => String::new(),
@@ -784,6 +904,68 @@ fn an_error_at_any_act_of_a_recovery_loses_nothing() {
             let wal = options().open(dir.path()).unwrap_or_else(|e| panic!("{failing:?}, {act}: {e}"));
             assert_eq!(numbers(&wal), seqs(1..=40), "{failing:?}, {act}");
         }
+    }
+}
+
+/// After a sync that failed, the system takes pages for clean that the device does not have: only what is written again
+/// reaches it.
+#[test]
+fn recovery_writes_again_what_was_not_durable() {
+    let dir = scratch();
+    let wal = options().sync_mode(SyncMode::None).open(dir.path()).expect("a new log");
+    fill(&wal, 4);
+    wal.sync().expect("a sync");
+    // Attempts seal nothing: to the manifest the first segment is the active one, and the second a spare.
+    for seq in 5..=PER_SEGMENT + 2 {
+        assert_eq!(wal.try_append(&body(seq)).expect("an attempt"), Some(seq));
+    }
+    let (copy, written) = (directory(&files_of(dir.path())), Arc::new(Mutex::new(Vec::new())));
+    let writes = Arc::clone(&written);
+    let observer = Before::new(true, move |act| {
+        if let Act::Write { path, offset, len } = act {
+            writes.lock().expect("the writes").push((path.to_path_buf(), *offset..*offset + *len));
+        }
+        Ok(())
+    });
+    let again = options().open_observed(copy.path(), Some(observer)).expect("the log");
+    assert_eq!(numbers(&again), seqs(1..=PER_SEGMENT + 2));
+    let written = written.lock().expect("the writes");
+    for (ordinal, not_durable) in [(1, frame_at(4)..frame_at(PER_SEGMENT)), (2, frame_at(0)..frame_at(2))] {
+        let path = copy.path().join(segment(ordinal));
+        let covers = |range: &std::ops::Range<u64>| range.start <= not_durable.start && range.end >= not_durable.end;
+        assert!(written.iter().any(|(to, range)| *to == path && covers(range)), "{ordinal}: {written:?}");
+    }
+}
+
+/// A page that was dropped between two looks may come back from the device as it was before.
+#[test]
+fn bytes_that_change_during_a_recovery_are_refused() {
+    let files = killed(40, 4);
+    // A record that is durable, and one that is not.
+    for index in [1, 7] {
+        let dir = directory(&files);
+        let at = frame_at(index) + 30;
+        let before = files[&segment(3)][at as usize];
+        let path = dir.path().join(segment(3));
+        let put = {
+            let file = std::fs::OpenOptions::new().write(true).open(&path).expect("the segment");
+            move |byte| std::os::unix::fs::FileExt::write_all_at(&file, &[byte], at).expect("a write")
+        };
+        let put = Arc::new(put);
+        let (change, changed) = (Arc::clone(&put), AtomicBool::new(false));
+        // The first bytes of a segment are written when all of it was looked at.
+        let observer = Before::new(true, move |act| {
+            if matches!(act, Act::Write { path, .. } if is_segment(path)) && !changed.swap(true, Ordering::SeqCst) {
+                change(before ^ 0x40);
+            }
+            Ok(())
+        });
+        match options().open_observed(dir.path(), Some(observer)) {
+            Err(e @ Error::Io(_)) => assert!(e.to_string().contains("changed while they were read"), "{e}"),
+            other => panic!("{index}: {other:?}"),
+        }
+        put(before);
+        assert_eq!(numbers(&options().open(dir.path()).expect("the log")), seqs(1..=40), "{index}");
     }
 }
 
@@ -1038,13 +1220,15 @@ fn a_number_at_the_end_of_its_range_ends_in_an_error_and_never_in_a_manifest_tha
 fn each_wrong_option_is_refused_by_name_and_makes_nothing() {
     let dir = scratch();
     let wrong = [
-        ("segment_size", Options::new().segment_size(8192)),
+        ("segment_size", Options::new().segment_size((12 << 10) - 1)),
         ("segment_size", Options::new().segment_size((16 << 30) + 1)),
         ("spare_segments", Options::new().spare_segments(0)),
         ("spare_segments", Options::new().spare_segments(65)),
         ("file_mode", Options::new().file_mode(0o200)),
-        ("file_mode", Options::new().file_mode(0o4600)),
+        ("file_mode", Options::new().file_mode(0o400)),
+        ("file_mode", Options::new().file_mode(0o1600)),
         ("sync_mode", Options::new().sync_mode(SyncMode::batch(0))),
+        ("sync_mode", Options::new().sync_mode(SyncMode::Batch { records: 1, delay: Duration::ZERO })),
     ];
     for (name, options) in wrong {
         match options.open(dir.path().join("log")) {
@@ -1111,7 +1295,7 @@ fn a_refusal_names_the_file_and_what_to_do() {
 fn an_open_that_fails_leaves_no_lock_behind_in_a_process_that_is_being_started() {
     let dir = scratch();
     drop(options().user_tag([1; 16]).open(dir.path()).expect("a new log"));
-    let over = std::sync::atomic::AtomicBool::new(false);
+    let over = AtomicBool::new(false);
     let locked = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {

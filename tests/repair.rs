@@ -965,6 +965,60 @@ fn a_salvage_leaves_out_what_was_truncated_and_works_without_a_manifest_and_besi
     }
 }
 
+/// What is reported as salvaged is there after a loss of power, its directory included.
+#[test]
+fn salvaged_log_survives_a_power_loss() {
+    let mut files = closed(|wal| fill(wal, 60));
+    flip(&mut files, 2, at(3) + 30);
+    let (dir, root) = (directory(&files), scratch());
+    let machine = Machine::new(root.path(), Disk::default(), &Arc::new(Model::new()), 7);
+    machine.record();
+    let log = Log::open_observed(dir.path(), Some(Arc::clone(&machine) as _)).expect("a log");
+    let done = log.salvage(root.path().join("deep/new")).expect("a salvage");
+    assert_eq!((done.records, &done.gaps[..]), (59, &[(20, 20)][..]));
+    let (moments, disk) = machine.kill();
+    assert!(moments.len() > 20, "{}", moments.len());
+    let opened = |image: &Image| {
+        let dir = scratch();
+        image.materialise(dir.path()).expect("the state");
+        options().create(false).open(dir.path().join("deep/new")).map(|wal| numbers(&wal))
+    };
+    let whole = (without(1, 60, &[(20, 20)]), vec![(20, 20)]);
+    let doubts = Doubts::of(&disk);
+    assert_eq!(opened(&doubts.image(&doubts.none())).expect("the new log"), whole);
+    // Before that it is no log, or the whole one.
+    let mut rng = Rng::new(1);
+    for moment in moments {
+        let doubts = Doubts::of(&moment.disk);
+        for choice in doubts.choices(4, 6, &mut rng) {
+            match opened(&doubts.image(&choice)) {
+                Ok(found) => assert_eq!(found, whole, "before {}", moment.before),
+                Err(Error::NoManifest { .. }) => {}
+                Err(Error::Io(failure)) if failure.source.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => panic!("before {}: {e}", moment.before),
+            }
+        }
+    }
+}
+
+/// Between the look into the directory and the lock, another process may be faster.
+#[test]
+fn salvage_refuses_what_came_before_its_lock() {
+    let (dir, out) = (directory(&closed(|wal| fill(wal, 20))), scratch());
+    let theirs = out.path().join(segment(1));
+    let (file, lock) = (theirs.clone(), out.path().join("LOCK"));
+    let observer = Before::new(true, move |act: &Act<'_>| match act {
+        Act::Lock(path) if *path == lock => std::fs::write(&file, b"theirs"),
+        _ => Ok(()),
+    });
+    let log = Log::open_observed(dir.path(), Some(observer)).expect("a log");
+    let refused = log.salvage(out.path()).expect_err("a refusal").to_string();
+    assert!(refused.contains("not empty"), "{refused}");
+    assert_eq!(std::fs::read(theirs).expect("their file"), b"theirs");
+    // And not locked.
+    assert!(matches!(options().open(out.path()), Err(Error::NoManifest { .. })));
+}
+
 // ---- any damage to any log ----
 
 #[derive(Clone, Debug)]

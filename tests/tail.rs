@@ -351,3 +351,159 @@ fn overwrite(file: &Path, at: u64, byte: u8) {
     let file = std::fs::OpenOptions::new().write(true).open(file).expect("the segment");
     file.write_all_at(&[byte], at).expect("a write");
 }
+
+#[test]
+fn records_that_were_cut_are_told_behind_a_second_cut() {
+    for (first, second) in [(40, 90), (60, 20)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let wal = small().open(dir.path()).expect("a new log");
+        append(&wal, 80);
+        let mut both = tails(&wal, dir.path(), 0);
+        both.iter_mut().for_each(|tail| expect(tail, 1, 80));
+        wal.truncate_back(first).expect("a cut");
+        append(&wal, 60);
+        wal.truncate_back(second).expect("another cut");
+        append(&wal, 100);
+        for tail in &mut both {
+            let Err(Error::TruncatedBack { last_seq }) = tail.try_next() else { panic!("record 80 was cut off") };
+            assert_eq!(last_seq, first.min(second));
+            tail.seek(last_seq).expect("a way on");
+            expect(tail, last_seq + 1, wal.positions().last);
+        }
+    }
+}
+
+/// A copy of the files as a killed process would leave them.
+fn killed(dir: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a directory");
+    for entry in std::fs::read_dir(dir).expect("the directory") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("a copy");
+    }
+    copy
+}
+
+/// Rotates, and leaves the next segment empty.
+fn fail_behind_a_rotation(wal: &Wal) {
+    let failed = wal.append_with(1000, |bytes| {
+        bytes.fill(0xEE);
+        Err::<usize, _>("changed its mind")
+    });
+    assert_eq!(failed.expect("a rotation"), Err("changed its mind"));
+}
+
+/// What follows learns from the segment alone that it ends: it asks the manifest only then.
+#[test]
+fn tail_passes_a_segment_left_empty() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    let mut both = tails(&wal, dir.path(), 0);
+    for round in 0..3 {
+        let seq = wal.append(&[7; 4000]).expect("an append");
+        both.iter_mut().for_each(|tail| {
+            assert_eq!(tail.try_next().expect("a tail").map(|record| record.seq()), Some(seq));
+            assert!(tail.try_next().expect("the end").is_none());
+        });
+        fail_behind_a_rotation(&wal);
+        let whole = small().strict(true).open(killed(dir.path()).path()).expect("nothing of the fill is left");
+        assert_eq!(whole.positions().last, seq);
+        both.iter_mut().for_each(|tail| assert!(tail.try_next().expect("the end").is_none()));
+        // Too large for the empty segment, which stays in the log without a record.
+        let next = wal.append(&[8; 20_000]).expect("an append");
+        for tail in &mut both {
+            let record = tail.try_next().expect("a tail").map(|record| (record.seq(), record.payload().len()));
+            assert_eq!(record, Some((next, 20_000)), "{round}");
+        }
+    }
+    wal.close().expect("a close");
+    let wal = small().open(dir.path()).expect("the log");
+    assert_eq!(wal.snapshot().replay(0).expect("a replay").filter(Result::is_ok).count(), 6);
+    let verified = mmap_wal::inspect::Log::open(dir.path()).and_then(|log| log.verify(|_| {})).expect("a look");
+    assert!(verified.damages.is_empty(), "{:?}", verified.damages);
+}
+
+/// The segment before is closed with the first record behind it; after a cut there is no such record, and to close it then
+/// would take the mark of the cut away.
+#[test]
+fn cut_behind_a_failed_fill_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    for seq in 1..=4 {
+        assert_eq!(wal.append(&[seq; 900]).expect("an append"), u64::from(seq));
+    }
+    let mut both = tails(&wal, dir.path(), 0);
+    for tail in &mut both {
+        for seq in 1..=4 {
+            assert_eq!(tail.try_next().expect("a tail").map(|record| record.seq()), Some(seq));
+        }
+    }
+    fail_behind_a_rotation(&wal);
+    wal.truncate_back(2).expect("a cut");
+    wal.append(&[13; 900]).expect("an append");
+    wal.append(&[14; 900]).expect("an append");
+    // Into a segment of its own, so that nothing is left of what says where the cut was.
+    wal.append(&[15; 9000]).expect("an append");
+    wal.truncate_front(4).expect("a truncation");
+    for tail in &mut both {
+        let told = tail.try_next().map(|record| record.map(|record| record.seq()));
+        assert!(matches!(told, Err(Error::TruncatedBack { last_seq: 0..=2 })), "{told:?}: 3 and 4 were cut off");
+    }
+}
+
+#[test]
+fn tail_that_seeks_still_shows_only_what_is_durable() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = small().open(dir.path()).expect("a new log");
+    append(&wal, 10);
+    wal.sync().expect("a sync");
+    append(&wal, 5);
+    for tail in tails(&wal, dir.path(), 0) {
+        let mut tail = tail.durable_only(true);
+        tail.seek(7).expect("a place");
+        expect(&mut tail, 8, 10);
+    }
+}
+
+/// Holds the third write of the manifest up: the first two announce a segment, and the next seal the one before.
+#[derive(Default)]
+struct Held {
+    /// Whether writes are held up, and how many have come since.
+    state: std::sync::Mutex<(bool, u32)>,
+    changed: std::sync::Condvar,
+}
+
+impl Held {
+    fn set(&self, held: bool) {
+        self.state.lock().expect("the state").0 = held;
+        self.changed.notify_all();
+    }
+}
+
+impl Observer for Held {
+    fn before(&self, act: &Act<'_>) -> std::io::Result<()> {
+        if matches!(act, Act::Write { path, .. } if path.ends_with("MANIFEST")) {
+            let mut state = self.state.lock().expect("the state");
+            state.1 += u32::from(state.0);
+            drop(self.changed.wait_while(state, |(held, writes)| *held && *writes > 2).expect("the state"));
+        }
+        Ok(())
+    }
+    fn after(&self, _act: &Act<'_>) {}
+}
+
+/// The first record of a log may not fit its first segment, which then stays empty: both begin with the same number.
+#[test]
+fn record_behind_an_empty_first_segment_is_shown() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let held = Arc::new(Held::default());
+    let options = Options::new().segment_size(12 << 10).sync_mode(SyncMode::None);
+    let wal = options.open_observed(dir.path(), Some(Arc::clone(&held) as _)).expect("a new log");
+    let mut both = tails(&wal, dir.path(), 0);
+    held.set(true);
+    let appended = wal.append(&[7; 20_000]);
+    let view = Reader::open(dir.path()).and_then(|reader| reader.snapshot());
+    let seen = both.each_mut().map(|tail| tail.try_next().map(|record| record.map(|record| record.seq())));
+    held.set(false);
+    assert_eq!((appended.expect("an append"), view.expect("a view").last_seq()), (1, 1));
+    assert_eq!(seen.map(|seen| seen.expect("a tail")), [Some(1); 2]);
+}

@@ -4,13 +4,13 @@
 #![allow(missing_docs)]
 
 use std::future::Future;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use mmap_wal::{Act, Background, Error, Event, Observer, Options, SyncMode, Wal};
+use mmap_wal::{Act, Background, Error, Event, Observer, Options, Pending, SyncMode, Wal};
 
 fn small() -> Options {
     Options::new().segment_size(16 << 10)
@@ -377,4 +377,119 @@ fn what_was_rotated_is_sealed_though_nothing_more_is_appended() {
             assert_eq!(sealed.recv_timeout(Duration::from_secs(60)), Ok(segment), "{mode:?}");
         }
     }
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Woken {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn is_pending(pending: &mut Pending, woken: &Arc<Woken>) -> bool {
+    let waker = Waker::from(Arc::clone(woken));
+    Pin::new(pending).poll(&mut Context::from_waker(&waker)).is_pending()
+}
+
+#[test]
+fn dropped_future_lets_its_waker_go() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = small().sync_mode(SyncMode::None).background(Background::Caller);
+    let wal = options.open(dir.path()).expect("a new log");
+    let [first, second] = [(); 2].map(|()| Arc::new(Woken::default()));
+    let mut pending = wal.submit(b"x").expect("a record");
+    assert!(is_pending(&mut pending, &first) && Arc::strong_count(&first) == 2);
+    assert!(is_pending(&mut pending, &second) && Arc::strong_count(&second) == 2);
+    assert_eq!(Arc::strong_count(&first), 1, "another waker has taken its place");
+    drop(pending);
+    assert_eq!(Arc::strong_count(&second), 1);
+    wal.maintain().expect("maintenance");
+    assert_eq!(wal.positions().durable, 0, "nobody awaits the record any more");
+    assert_eq!(first.count() + second.count(), 0);
+}
+
+#[test]
+fn every_future_is_woken_once_by_its_sync() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = small().sync_mode(SyncMode::None).background(Background::Caller);
+    let wal = options.open(dir.path()).expect("a new log");
+    let mut all: Vec<_> = (0..5).map(|_| (wal.submit(b"x").expect("a record"), Arc::new(Woken::default()))).collect();
+    all.iter_mut().for_each(|(pending, woken)| assert!(is_pending(pending, woken)));
+    wal.sync().expect("a sync");
+    for (pending, woken) in &mut all {
+        assert_eq!(woken.count(), 1);
+        assert!(!is_pending(pending, woken));
+    }
+}
+
+/// Waits for what must come, and does not hang where it does not.
+fn await_durable(wal: &Wal, seq: u64) {
+    let started = std::time::Instant::now();
+    while wal.positions().durable < seq {
+        assert!(started.elapsed() < Duration::from_secs(30), "{seq} does not become durable: {:?}", wal.positions());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn window_is_as_many_records_as_asked() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    for records in [1, 2, 4, 7] {
+        let mode = SyncMode::Batch { records, delay: HOUR };
+        let last = u64::from(records);
+        let dir = tempfile::tempdir().expect("a directory");
+        let wal = small().sync_mode(mode).background(Background::Caller).open(dir.path()).expect("a new log");
+        for round in 0..3 {
+            for seq in 1..=last {
+                let durable = if seq == last { last } else { 0 };
+                wal.append(b"x").expect("an append");
+                assert_eq!(wal.positions().durable, round * last + durable, "{records}: {seq} of round {round}");
+            }
+        }
+        // The thread is told as soon as the window is full, and not one record later.
+        let dir = tempfile::tempdir().expect("a directory");
+        let wal = small().sync_mode(mode).open(dir.path()).expect("a new log");
+        for round in 1..=3 {
+            (0..records).for_each(|_| assert!(wal.append(b"x").is_ok()));
+            await_durable(&wal, round * last);
+        }
+    }
+}
+
+/// Looks that find nothing new let the thread rest, but not while a record waits for its delay.
+#[test]
+fn delay_longer_than_quiet_looks_is_kept() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mode = SyncMode::Batch { records: 1_000_000, delay: Duration::from_millis(400) };
+    let wal = small().sync_mode(mode).open(dir.path()).expect("a new log");
+    for _ in 0..2 {
+        let seq = wal.append(b"x").expect("an append");
+        await_durable(&wal, seq);
+    }
+}
+
+#[test]
+fn rotation_before_a_failed_fill_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let events = Arc::clone(&told);
+    let listen = move |event: &Event| match event {
+        Event::Rotated { segment } => events.lock().expect("the events").push(("rotated to", *segment)),
+        Event::Sealed { segment } => events.lock().expect("the events").push(("sealed", *segment)),
+        _ => {}
+    };
+    let options = small().sync_mode(SyncMode::None).background(Background::Caller).on_event(listen);
+    let wal = options.open(dir.path()).expect("a new log");
+    wal.append(&[7; 8000]).expect("an append");
+    assert_eq!(wal.append_with(1000, |_| Err::<usize, _>("no")).expect("a rotation"), Err("no"));
+    assert_eq!(*told.lock().expect("the events"), [("rotated to", 2), ("sealed", 1)]);
 }

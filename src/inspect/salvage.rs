@@ -14,7 +14,7 @@ use crate::inspect::survey::Survey;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::recovery::{Locks, draw_salt, random_id};
 use crate::segment::{Preparation, Spare, file_name};
-use crate::storage::Storage;
+use crate::storage::{Listed, Storage};
 
 /// What was copied into a new log.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -40,24 +40,30 @@ pub(crate) fn salvage(storage: &Storage, dir: &Path) -> Result<Salvage> {
     let place = storage.elsewhere(dir, 0o600);
     place.make_dirs()?;
     let out = place.open()?;
-    if out.list()?.iter().any(|file| file.name != LOCK || file.len > 0) {
-        let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "the directory is not empty");
-        return Err(Error::io("salvage into", dir, source));
-    }
-    // Nobody makes a log of his own there meanwhile.
+    refuse_unless_empty(&out, |file| file.name == LOCK && file.len == 0)?;
     let lock = Locks::take(&out)?;
-    let mut copy = Copy {
-        from: storage,
-        survey: &survey,
-        out: &out,
-        log_id: random_id(&out)?,
-        entries: Vec::new(),
-        done: Salvage::default(),
-    };
-    let copied = copy.run().and_then(|()| out.sync_own_name());
-    let done = copy.done;
+    // Another process may have made a log there before the lock was taken.
+    let done = refuse_unless_empty(&out, |file| file.name == LOCK)
+        .and_then(|()| copy(storage, &survey, &out))
+        .and_then(|done| Ok(Salvage { name_synced: out.sync_own_name()?, ..done }));
+    // On every path: a child between `fork` and `exec` keeps a lock that is only closed.
     let unlocked = lock.unlock();
-    copied.and_then(|name_synced| unlocked.map(|()| Salvage { name_synced, ..done }))
+    done.and_then(|done| unlocked.map(|()| done))
+}
+
+fn refuse_unless_empty(out: &Storage, may_be_there: impl Fn(&Listed) -> bool) -> Result<()> {
+    if out.list()?.iter().all(may_be_there) {
+        return Ok(());
+    }
+    let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "the directory is not empty");
+    Err(Error::io("salvage into", out.dir(), source))
+}
+
+fn copy(from: &Storage, survey: &Survey, out: &Storage) -> Result<Salvage> {
+    let log_id = random_id(out)?;
+    let mut copy = Copy { from, survey, out, log_id, entries: Vec::new(), done: Salvage::default() };
+    copy.run()?;
+    Ok(copy.done)
 }
 
 struct Copy<'a> {

@@ -225,6 +225,17 @@ mod tests {
     }
 
     #[test]
+    fn the_last_possible_frame_counts() {
+        let mut frames = vec![0; PAGE];
+        let at = FRAMES_AT + PAGE - frame::HEADER;
+        plant(&mut frames, at, 0, 12, Some(at - 64), true);
+        for from in [FRAMES_AT, at - 8, at] {
+            assert_eq!(search(&frames, SALT, from, WINDOW), Behind { claim: Some(at - 64), frames: 1 }, "{from}");
+        }
+        assert!(holds_frame(&frames, SALT));
+    }
+
+    #[test]
     fn only_the_numbers_that_fit_the_distance_are_possible() {
         // 48 bytes ahead and 72 behind: five headers.
         for (seq, possible) in [(0, 0), (9, 0), (10, 1), (15, 1), (16, 0), (u64::MAX, 0)] {

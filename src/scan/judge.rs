@@ -644,6 +644,23 @@ mod tests {
         assert_eq!((damage.segment, damage.offset, damage.expected_seq), (1, FRAMES_AT, 4));
     }
 
+    /// What stands between is as many records as there is room for in the active segment behind its end.
+    #[test]
+    fn a_spare_claims_for_as_many_records_as_fit() {
+        let most = ((MIN_CAPACITY - place(1)) / frame::HEADER) as u64;
+        // Of the active segment only record 1 is left, so the spare begins with number 2 + `skipped`.
+        for (skipped, counts) in [(1, true), (most - 1, true), (most, true), (most + 1, false)] {
+            let seq = 2 + skipped;
+            let spare = begun_with(seq).frames(FRAMES_AT, seq..seq + 1, Some(FRAMES_AT));
+            let judged = judge_files(&three().byte(place(1)), 0, &[spare]);
+            match judged {
+                Err(damage) if counts => assert_eq!((damage.segment, damage.offset), (0, place(1)), "{skipped}"),
+                Ok(judged) if !counts => assert_eq!((judged.judged, judged.walk.cut), (0, place(1)), "{skipped}"),
+                other => panic!("{skipped}: {other:?}"),
+            }
+        }
+    }
+
     #[test]
     fn a_spare_that_is_not_begun_is_damaged_only_by_a_claim_of_its_own_bytes() {
         let judged = judge_files(&three(), 0, &[File::new(0).frames(place(2), 6..7, Some(FRAMES_AT))]).unwrap();

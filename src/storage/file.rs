@@ -133,9 +133,11 @@ impl StoredFile {
         self.storage.act(Act::Look(&self.path), || Ok(has_no_other_user(&self.file)))
     }
 
-    /// Gives the lock back.
+    /// Gives the lock back. The call is made even if an observer refuses it, and the refusal is reported: to close the file
+    /// does not release a `flock` that a child has inherited between `fork` and `exec`.
     pub(crate) fn unlock(&self) -> Result<()> {
-        self.storage.act(Act::Lock(&self.path), || fs2::FileExt::unlock(&self.file))
+        let unlocked = fs2::FileExt::unlock(&self.file);
+        self.storage.act(Act::Lock(&self.path), || unlocked)
     }
 }
 

@@ -179,9 +179,10 @@ impl Storage {
         }
     }
 
-    /// Gives the lock of the directory back.
+    /// Gives the lock of the directory back, as [`StoredFile::unlock`] does that of a file.
     pub(crate) fn unlock_dir(&self) -> Result<()> {
-        self.act(Act::Lock(&self.0.path), || fs2::FileExt::unlock(self.0.dir.file()))
+        let unlocked = fs2::FileExt::unlock(self.0.dir.file());
+        self.act(Act::Lock(&self.0.path), || unlocked)
     }
 
     /// Makes the names in the directory durable.

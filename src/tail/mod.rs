@@ -424,3 +424,40 @@ fn alone(segment: &Arc<Segment>, source: &Source) -> Arc<View> {
         _readers: source.readers(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Background, Options, SyncMode, Wal};
+
+    /// Waits for what never comes by itself, in a thread of its own, while `end` ends it.
+    fn woken(end: impl FnOnce(&Wal)) -> Result<bool> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = Options::new().segment_size(12 << 10).background(Background::Caller).sync_mode(SyncMode::None);
+        let wal = options.open(dir.path()).expect("a new log");
+        (0..3).for_each(|_| assert!(wal.append(b"x").is_ok()));
+        // A sync wakes as well, and a cut begins with one where anything is not durable.
+        wal.sync().expect("a sync");
+        let mut tail = wal.tail(3).expect("a tail");
+        let Source::Handle { engine, .. } = &tail.source else { panic!("a tail of a handle") };
+        let engine = Arc::clone(engine);
+        let (tell, told) = std::sync::mpsc::channel();
+        let waiter = std::thread::spawn(move || tell.send(tail.wait(Duration::MAX)));
+        while !engine.commit.watch.is_watched() {
+            thread::yield_now();
+        }
+        end(&wal);
+        // So long only where it fails, and then the thread stays.
+        let woken = told.recv_timeout(Duration::from_secs(30)).expect("nothing wakes the tail");
+        waiter.join().expect("the waiter").expect("a receiver");
+        woken
+    }
+
+    #[test]
+    fn whatever_happens_to_the_log_wakes_its_tail() {
+        assert!(matches!(woken(|wal| assert!(wal.append(b"y").is_ok())), Ok(true)));
+        assert!(matches!(woken(|wal| wal.truncate_back(1).expect("a cut")), Err(Error::TruncatedBack { last_seq: 1 })));
+        assert!(matches!(woken(|wal| wal.reset(10).expect("a reset")), Err(Error::TruncatedBack { last_seq: 0 })));
+        assert!(matches!(woken(|wal| wal.close().expect("a close")), Err(Error::Closed)));
+    }
+}

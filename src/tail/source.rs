@@ -307,7 +307,8 @@ fn begun_spare(storage: &Storage, manifest: &Manifest) -> Result<Option<(usize, 
             Err(e) if e.is_not_found() && !is_named(storage, spare)? => continue,
             other => other?,
         };
-        let Some(base_seq) = begun(&head, spare.salt).filter(|base| *base > manifest.active().base_seq) else {
+        // Equal if the active segment has no record: the first one behind it did not fit.
+        let Some(base_seq) = begun(&head, spare.salt).filter(|base| *base >= manifest.active().base_seq) else {
             continue;
         };
         if visible(&head, spare).is_some_and(|offset| offset > FRAMES_AT) {
