@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
 use crate::format::PAGE;
 use crate::format::manifest::Entry;
+use crate::format::name::READERS;
 use crate::format::segment::FRAMES_AT;
 use crate::index::Budget;
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
@@ -64,6 +65,8 @@ pub(crate) struct Books {
     waits: u64,
     /// The lock is given back, or is about to be: the files are another writer's.
     closed: bool,
+    /// A second lock on `READERS`; `None` if it could not be taken again.
+    witness: Option<StoredFile>,
 }
 
 impl Keeper {
@@ -74,8 +77,10 @@ impl Keeper {
         manifest: ManifestFile,
         next_ordinal: u64,
         readers: Arc<StoredFile>,
+        witness: StoredFile,
     ) -> Self {
-        let books = Mutex::new(Books { manifest, next_ordinal, retired: Vec::new(), waits: 0, closed: false });
+        let (retired, witness) = (Vec::new(), Some(witness));
+        let books = Mutex::new(Books { manifest, next_ordinal, retired, waits: 0, closed: false, witness });
         Self {
             storage,
             plan,
@@ -130,6 +135,7 @@ impl Keeper {
     /// # Errors
     /// As [`Keeper::maintain`].
     pub(crate) fn make_ready(&self, writer: &Mutex<Writer>, commit: &Commit, need: usize) -> Result<bool> {
+        self.storage.owner().check()?;
         let mut books = self.books();
         books.check(commit)?;
         let (rotated, left) = {
@@ -245,7 +251,7 @@ impl Keeper {
         let salt = if planted(Bug::RecycleKeepsSalt) { old.salt() } else { how.salt };
         // The map goes with it.
         drop(old);
-        if self.is_unread()? {
+        if self.is_unread(books)? {
             match Spare::recycle(&self.storage, &Preparation { salt, ..*how }, ordinal) {
                 Ok(spare) => {
                     self.counts.recycled.fetch_add(1, Ordering::Relaxed);
@@ -263,10 +269,20 @@ impl Keeper {
 
     /// Whether no other handle, of this process or another, has segments mapped. A reader that comes later reads the
     /// manifest after it has the lock, and that names the retired segments no longer.
-    fn is_unread(&self) -> Result<bool> {
+    ///
+    /// A forked child shares the lock that is converted here, and the maps of what it was lent: it is noticed by the
+    /// witness, which is closed and not unlocked, so that it stays locked for as long as the child has it open. One that is
+    /// forked from here on has no map of what is retired.
+    fn is_unread(&self, books: &mut Books) -> Result<bool> {
+        let Some(before) = books.witness.take() else { return Ok(false) };
+        // Without the file nobody can be seen.
+        let Ok(witness) = self.storage.open_read(READERS) else { return Ok(false) };
+        drop(before);
         let alone = self.readers.try_lock_exclusive();
         // Converting a lock gives the old one up, whether it succeeds or not.
         self.readers.lock_shared()?;
+        witness.lock_shared()?;
+        books.witness = Some(witness);
         alone
     }
 

@@ -27,7 +27,8 @@ const PLANNED: &[&str] = &[];
 /// The most lines of a file before its tests.
 const FILE_LINES: usize = 450;
 /// Files that are longer, and how long they may be: to shrink, not to grow.
-const LONG_FILES: &[(&str, usize)] = &[];
+// The map's is the only file with unsafe code, and has all of it.
+const LONG_FILES: &[(&str, usize)] = &[("src/map.rs", 520)];
 /// The most lines of a function.
 const FUNCTION_LINES: usize = 70;
 

@@ -26,6 +26,8 @@ use crate::storage::{Listed, Storage, StoredFile};
 /// A log that is open for writing, durable whole.
 pub(crate) struct Recovered {
     pub(crate) readers: Arc<StoredFile>,
+    /// A second lock of that kind, by which a forked child is noticed.
+    pub(crate) witness: StoredFile,
     pub(crate) manifest: ManifestFile,
     /// Every segment that holds records; the last one is appended to.
     pub(crate) segments: Vec<Arc<Segment>>,
@@ -60,6 +62,8 @@ pub(crate) fn open(storage: &Storage, options: &Options) -> Result<(StoredFile, 
 fn recover(storage: &Storage, options: &Options, new_names: &[PathBuf], started: Instant) -> Result<Recovered> {
     let readers = storage.open_or_create(READERS)?;
     readers.lock_shared()?;
+    let witness = storage.open_read(READERS)?;
+    witness.lock_shared()?;
     // Another writer may have come and gone since the directory was listed.
     let listed = storage.list()?;
     let (mut manifest, created) = match ManifestFile::open(storage)? {
@@ -73,7 +77,7 @@ fn recover(storage: &Storage, options: &Options, new_names: &[PathBuf], started:
     let (segments, tail, spares) = attach(storage, &state, &examined)?;
     leftovers?;
     let report = RecoveryReport { created, elapsed: started.elapsed(), ..report(&state, &examined) };
-    Ok(Recovered { readers: Arc::new(readers), manifest, segments, tail, spares, next_ordinal, report })
+    Ok(Recovered { readers: Arc::new(readers), witness, manifest, segments, tail, spares, next_ordinal, report })
 }
 
 /// What the lock file holds, at most: a pid and the end of the line.

@@ -15,7 +15,7 @@ use crate::index::{Place, SparseIndex};
 use crate::map::{Map, Tail};
 use crate::presence::Presence;
 use crate::scan::{self, Walk};
-use crate::storage::Storage;
+use crate::storage::{Owner, Storage};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, lock};
 
@@ -156,6 +156,11 @@ impl Segment {
     pub(crate) fn settle_index(&self) {
         let end = self.end().place();
         self.index().settle(end);
+    }
+
+    /// The process whose handle has it.
+    pub(crate) fn owner(&self) -> Owner {
+        self.storage.owner()
     }
 
     /// Its ordinal.

@@ -6,6 +6,7 @@
 
 mod act;
 mod file;
+mod owner;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
@@ -25,6 +26,7 @@ use crate::planted::{Bug, planted};
 
 pub use act::{Act, Observer};
 pub(crate) use file::StoredFile;
+pub(crate) use owner::Owner;
 
 /// The directory of a log.
 #[derive(Clone)]
@@ -35,6 +37,8 @@ struct Inner {
     file_mode: u32,
     lock_memory: bool,
     observer: Option<Arc<dyn Observer>>,
+    /// The process whose handle this is.
+    owner: Owner,
 }
 
 /// A name in the directory.
@@ -50,18 +54,20 @@ pub(crate) struct Listed {
 impl Storage {
     /// The directory `dir`, there or not; new files get `file_mode`.
     pub(crate) fn new(dir: &Path, file_mode: u32, observer: Option<Arc<dyn Observer>>) -> Self {
-        Self(Arc::new(Inner { dir: dir.to_owned(), file_mode, lock_memory: false, observer }))
+        let owner = Owner::current();
+        Self(Arc::new(Inner { dir: dir.to_owned(), file_mode, lock_memory: false, observer, owner }))
     }
 
     /// The same directory; what is mapped to be written is kept in memory if `lock_memory`.
     pub(crate) fn locking_memory(&self, lock_memory: bool) -> Self {
-        let Inner { dir, file_mode, observer, .. } = &*self.0;
-        Self(Arc::new(Inner { dir: dir.clone(), file_mode: *file_mode, lock_memory, observer: observer.clone() }))
+        let Inner { ref dir, file_mode, ref observer, owner, .. } = *self.0;
+        Self(Arc::new(Inner { dir: dir.clone(), file_mode, lock_memory, observer: observer.clone(), owner }))
     }
 
     /// Another directory, under the same eyes; new files get `file_mode`.
     pub(crate) fn elsewhere(&self, dir: &Path, file_mode: u32) -> Self {
-        Self::new(dir, file_mode, self.0.observer.clone())
+        let (observer, owner) = (self.0.observer.clone(), self.0.owner);
+        Self(Arc::new(Inner { dir: dir.to_owned(), file_mode, lock_memory: false, observer, owner }))
     }
 
     /// Whether somebody looks at what is asked of the file system.
@@ -93,7 +99,13 @@ impl Storage {
         self.0.observer.as_ref().and_then(|observer| observer.now()).unwrap_or_else(system)
     }
 
+    /// The process that opened the log here.
+    pub(crate) fn owner(&self) -> Owner {
+        self.0.owner
+    }
+
     fn act<T>(&self, act: Act<'_>, run: impl FnOnce() -> io::Result<T>) -> Result<T> {
+        self.0.owner.check()?;
         let done = match &self.0.observer {
             None => run(),
             Some(observer) => observer.before(&act).and_then(|()| run()).inspect(|_| observer.after(&act)),

@@ -93,6 +93,7 @@ impl Tail {
     }
 
     fn open(mut source: Source, after: u64) -> Result<Self> {
+        source.storage().owner().check()?;
         let snapshot = source.snapshot()?;
         let (whole, mut cursor) = snapshot.cursor(after)?;
         let (index, end) = (cursor.index, whole.end_of(cursor.index));
@@ -185,6 +186,7 @@ impl Tail {
     /// the next call shows what is behind. [`Error::Corrupt`], [`Error::MissingSegment`], [`Error::NoManifest`] or
     /// [`Error::Io`] if the log cannot be trusted any more.
     pub fn try_next(&mut self) -> Result<Option<Record<'_>>> {
+        self.view.check_owner()?;
         if self.seat.is_some() {
             self.count_down();
         }
@@ -207,6 +209,7 @@ impl Tail {
     /// # Errors
     /// As [`Tail::try_next`].
     pub fn available(&mut self) -> Result<Available<'_>> {
+        self.view.check_owner()?;
         self.say();
         if self.ready()? && std::mem::take(&mut self.stalled) {
             // The last iterator stopped at a frame that does not verify.
@@ -228,6 +231,7 @@ impl Tail {
     /// As [`Tail::try_next`]; [`Error::Closed`] or [`Error::Poisoned`] if there is nothing more to show and the [`Wal`]
     /// will not append any more.
     pub fn wait(&mut self, timeout: Duration) -> Result<bool> {
+        self.view.check_owner()?;
         let deadline = Instant::now().checked_add(timeout);
         let mut asked: Option<Instant> = None;
         for round in (0..=u32::MAX).cycle() {
