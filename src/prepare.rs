@@ -174,6 +174,7 @@ impl Keeper {
         drop(books);
         if let Some((before, _)) = &rotated {
             before.settle_index();
+            before.stamp();
         }
         self.tell(rotated.map(|(before, _)| before.ordinal()), prepared, elapsed);
         match failed {
@@ -338,6 +339,8 @@ impl Keeper {
             }
             next.header.clean_offset = active.end().offset as u64;
         })?;
+        rotated.iter().for_each(|(before, _)| before.stamp());
+        active.stamp();
         retired.into_iter().try_for_each(|segment| self.remove(segment.ordinal()))
     }
 

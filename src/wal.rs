@@ -249,7 +249,8 @@ impl Wal {
         self.engine.try_write(|writer| writer.append(0, payload))
     }
 
-    /// Makes everything that was appended durable; returns the last sequence number that is.
+    /// Makes everything that was appended durable; returns the last sequence number that is. Then the time of change of the
+    /// files says that something was appended, as after a close; the syncs of appends do not move it.
     ///
     /// # Errors
     /// [`Error::Poisoned`] if this or an earlier sync failed; [`Error::Closed`]; [`Error::Reentrant`].
@@ -261,7 +262,11 @@ impl Wal {
             match self.engine.sync_to(last, epoch) {
                 // A cut came between, and what is left is asked for anew.
                 Err(Error::TruncatedBack { .. }) => {}
-                done => return done.map(|()| last),
+                done => {
+                    done?;
+                    self.engine.commit.live().stamp_appended();
+                    return Ok(last);
+                }
             }
         }
     }

@@ -79,6 +79,8 @@ pub(crate) struct Segment {
     turn: AtomicUsize,
     /// Up to where the system was asked to read what will be written to.
     asked: AtomicUsize,
+    /// Where it ended when the file's time of change was last set.
+    stamped: AtomicUsize,
     index: Mutex<SparseIndex>,
     present: Presence,
     /// The records in front of this were verified through this map, batch by batch.
@@ -105,6 +107,7 @@ impl Segment {
             watermark: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
+            stamped: AtomicUsize::new(end.offset),
             index: Mutex::default(),
             present: Presence::none(entry.capacity as usize),
             verified: AtomicUsize::new(FRAMES_AT),
@@ -124,6 +127,7 @@ impl Segment {
             watermark: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
+            stamped: AtomicUsize::new(offset),
             index: Mutex::default(),
             present: Presence::none(entry.capacity as usize),
             verified: AtomicUsize::new(FRAMES_AT),
@@ -339,6 +343,20 @@ impl Segment {
     /// Makes the words durable.
     pub(crate) fn sync_words(&self) -> Result<()> {
         self.storage.sync_map(&self.path, self.map()?, PAGE..FRAMES_AT)
+    }
+
+    /// Sets the file's time of change. A store through a map moves it only if the page had been written back, and a sync does
+    /// not; backup tools compare it. Nothing in the log depends on it, so what cannot be set stays as it is.
+    pub(crate) fn stamp(&self) {
+        self.stamped.store(self.end().offset, Ordering::Relaxed);
+        let _ = self.storage.open_write(file_name(self.entry.ordinal).as_str()).and_then(|file| file.set_times());
+    }
+
+    /// As [`Segment::stamp`], if something was appended since.
+    pub(crate) fn stamp_appended(&self) {
+        if self.stamped.load(Ordering::Relaxed) != self.end().offset {
+            self.stamp();
+        }
     }
 
     /// Records in the file that everything below `durable` is, once that is true.
