@@ -9,7 +9,7 @@ use crate::format::frame;
 use crate::format::manifest::Entry;
 use crate::format::name::SegmentName;
 use crate::format::segment::{self as words, CLOSED, CUT, DURABLE_AT, FRAMES_AT, PUBLISHED_AT};
-use crate::format::{ALIGN, PAGE};
+use crate::format::{ALIGN, PAGE, get_u64};
 use crate::identity::check_identity;
 use crate::index::{Place, SparseIndex};
 use crate::map::{Map, Tail};
@@ -357,6 +357,26 @@ impl Segment {
         if self.stamped.load(Ordering::Relaxed) != self.end().offset {
             self.stamp();
         }
+    }
+
+    /// Whether a read of the file that has its name gives the words that its map shows; also if there is no such file.
+    pub(crate) fn shows_its_file(&self) -> Result<bool> {
+        let file = match self.storage.open_read(file_name(self.entry.ordinal).as_str()) {
+            Err(e) if e.is_not_found() => return Ok(true),
+            other => other?,
+        };
+        let map = self.map()?;
+        let mut page = [0; FRAMES_AT - PAGE];
+        let words = || -> [u64; (FRAMES_AT - PAGE) / size_of::<u64>()] {
+            std::array::from_fn(|word| map.load(PAGE + word * size_of::<u64>()))
+        };
+        let before = words();
+        file.read_at(&mut page, PAGE as u64)?;
+        // A word that has changed in the map meanwhile was written by who writes the file.
+        let same = |(word, (before, after)): (usize, (u64, u64))| {
+            before != after || after == get_u64(&page, word * size_of::<u64>())
+        };
+        Ok(before.into_iter().zip(words()).enumerate().all(same))
     }
 
     /// Records in the file that everything below `durable` is, once that is true.

@@ -215,6 +215,11 @@ impl Cursor {
         Self { index, at, expected, verified: at, from: at, present: at, finished: false }
     }
 
+    /// At `at`, where the record `expected` will stand, in the one segment of a view.
+    pub(crate) fn within(at: usize, expected: u64) -> Self {
+        Self { at, verified: at, from: at, present: at, ..Self::at_segment(0, expected) }
+    }
+
     #[inline(always)]
     pub(crate) fn advance<'a>(&mut self, view: &'a View) -> Option<Result<Found<'a>>> {
         if self.finished {
