@@ -11,6 +11,7 @@ use crate::index::Sheet;
 use crate::map::{self, Map, Tail};
 use crate::planted::{Bug, planted};
 use crate::segment::{End, Segment, Spare, frame_size};
+use crate::storage::Owner;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Counter};
 
@@ -102,6 +103,8 @@ pub(crate) struct Writer {
     /// The tail of the segment before, in which nothing is written any more: letting go of it may take a while.
     left: Option<Tail>,
     counts: Arc<Counts>,
+    /// User code that runs in an append may fork.
+    owner: Owner,
 }
 
 /// What this handle wrote; read without the writer's lock, and written by the writer alone.
@@ -119,7 +122,7 @@ fn count(counter: &Counter, more: u64) {
 impl Writer {
     /// Goes on at the end of `segment` with the record `next_seq`.
     pub(crate) fn new(segment: Arc<Segment>, tail: Tail, next_seq: u64, spares: Vec<Spare>) -> Self {
-        let End { offset, .. } = segment.end();
+        let (End { offset, .. }, owner) = (segment.end(), segment.owner());
         Self {
             notes: Notes::of(&segment),
             segment,
@@ -131,6 +134,7 @@ impl Writer {
             rotated: None,
             left: None,
             counts: Arc::default(),
+            owner,
         }
     }
 
@@ -185,10 +189,13 @@ impl Writer {
         let Some(bytes) = self.tail.bytes(at..at + most) else {
             return Err(Error::RecordTooLarge { len: max_len as u64, max: self.segment.capacity() as u64 });
         };
-        let mut scratch = Scratch { touched: bytes.len(), bytes };
+        let mut scratch = Scratch { touched: bytes.len(), bytes, owner: self.owner };
         // Not only a recycled segment is not zero here: the zeros behind an attempt that failed are never synced.
         scratch.bytes.fill(0);
-        let len = match fill(&mut scratch.bytes[HEADER..HEADER + max_len]) {
+        let filled = fill(&mut scratch.bytes[HEADER..HEADER + max_len]);
+        // In a child that was forked in there, the bytes are the parent's.
+        self.owner.check()?;
+        let len = match filled {
             Ok(len) if len <= max_len => len,
             Ok(len) => return Err(Error::RecordTooLarge { len: len as u64, max: max_len as u64 }),
             Err(e) => return Ok(Err(e)),
@@ -215,7 +222,7 @@ impl Writer {
     pub(crate) fn append_batch<T: AsRef<[u8]>>(&mut self, tag: u16, records: &[T]) -> Result<Attempt<Seqs>> {
         let (start, capacity) = (self.at, self.segment.capacity());
         let Some(bytes) = self.tail.bytes(start..capacity) else { return Ok(Attempt::Full(FRAMES_AT)) };
-        let mut scratch = Scratch { touched: 0, bytes };
+        let mut scratch = Scratch { touched: 0, bytes, owner: self.owner };
         let need = place_payloads(&mut scratch, records)?;
         if need > scratch.bytes.len() {
             return Ok(Attempt::Full(need));
@@ -411,6 +418,7 @@ fn place_payloads<T: AsRef<[u8]>>(scratch: &mut Scratch<'_>, records: &[T]) -> R
     let mut need = 0_usize;
     for record in records {
         let payload = record.as_ref();
+        scratch.owner.check()?;
         let size = frame_size(payload.len())?;
         let at = need;
         need = need.saturating_add(size);
@@ -424,14 +432,18 @@ fn place_payloads<T: AsRef<[u8]>>(scratch: &mut Scratch<'_>, records: &[T]) -> R
     if need > max { Err(Error::RecordTooLarge { len: need as u64, max: max as u64 }) } else { Ok(need) }
 }
 
-/// Unpublished bytes that become zero again unless they are kept, whatever happens in user code.
+/// Unpublished bytes that become zero again unless they are kept, whatever happens in user code but a fork: to the child
+/// they do not belong.
 struct Scratch<'a> {
     bytes: &'a mut [u8],
     touched: usize,
+    owner: Owner,
 }
 
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
-        self.bytes[..self.touched].fill(0);
+        if self.owner.is_current() {
+            self.bytes[..self.touched].fill(0);
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! The parts of an open log, working together; touches no byte itself.
 
+mod inherited;
+
 use crate::ahead::Ahead;
 use crate::append::{Attempt, Counts, Writer};
 use crate::board::Board;
 use crate::callback::Callback;
 use crate::commit::Commit;
 use crate::error::Result;
-use crate::event::{Event, Histogram, Listener, Stats};
+use crate::event::{Event, Histogram, Listener};
 use crate::format::stats;
 use crate::index::Budget;
 use crate::live::{Live, Positions};
@@ -16,7 +18,7 @@ use crate::prepare::{Keeper, Plan};
 use crate::recovery::Recovered;
 use crate::segment::{End, Segment};
 use crate::snapshot::Snapshot;
-use crate::storage::{Storage, StoredFile};
+use crate::storage::{Owner, Storage, StoredFile};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, TryLockError, lock};
 use crate::view::View;
@@ -25,6 +27,10 @@ use crate::watch::Watching;
 /// An open log, shared by its handle and its threads.
 pub(crate) struct Engine {
     pub(crate) storage: Storage,
+    /// Asked before any lock is taken.
+    pub(crate) owner: Owner,
+    /// Where the log began and ended when it was opened.
+    opened: Positions,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) commit: Commit,
     pub(crate) keeper: Keeper,
@@ -87,12 +93,15 @@ impl Engine {
         let next_seq =
             if planted(Bug::SeqRestarts) && live.first_seq > live.durable_seq { 1 } else { live.durable_seq + 1 };
         let writer = Writer::new(active, tail, next_seq, spares);
+        let opened = live.positions();
         let board = Board::open(&storage).map(|board| (board, storage.now()));
         Self {
             written: writer.counts(),
             writer: Mutex::new(writer),
             commit: Commit::new(live),
             keeper: Keeper::new(storage.clone(), plan, (manifest, identities), next_ordinal, Arc::clone(&readers)),
+            owner: storage.owner(),
+            opened,
             storage,
             readers,
             mode: options.sync_mode,
@@ -107,14 +116,16 @@ impl Engine {
         }
     }
 
-    /// Refuses calls from a callback, and to a log that is closed or has failed.
+    /// Refuses calls in a forked child, from a callback, and to a log that is closed or has failed.
     pub(crate) fn enter(&self) -> Result<()> {
+        self.owner.check()?;
         self.callback.check()?;
         self.commit.check()
     }
 
     /// Runs `attempt` under the writer's lock, going on in the next segment whenever it does not fit.
     pub(crate) fn write<T>(&self, mut attempt: impl FnMut(&mut Writer) -> Result<Attempt<T>>) -> Result<Written<T>> {
+        self.owner.check()?;
         self.callback.check()?;
         let mut rotated = false;
         let mut writer = lock(&self.writer);
@@ -343,22 +354,6 @@ impl Engine {
     pub(crate) fn wake_due(&self) {
         if !self.threaded {
             self.commit.wake_due();
-        }
-    }
-
-    /// What this handle has counted.
-    pub(crate) fn stats(&self) -> Stats {
-        let syncs = self.commit.syncs();
-        Stats {
-            records: self.written.records.load(Ordering::Relaxed),
-            bytes: self.written.bytes.load(Ordering::Relaxed),
-            rotations: self.written.rotations.load(Ordering::Relaxed),
-            segment_waits: self.keeper.counts.waits.load(Ordering::Relaxed),
-            prepared: self.keeper.counts.prepared.load(Ordering::Relaxed),
-            recycled: self.keeper.counts.recycled.load(Ordering::Relaxed),
-            removed: self.keeper.counts.removed.load(Ordering::Relaxed),
-            sync_micros: syncs.micros,
-            group_records: syncs.group_records,
         }
     }
 

@@ -185,6 +185,10 @@ pub enum Error {
     /// The handle was closed.
     #[error("the log was closed; open it again")]
     Closed,
+
+    /// The handle was opened by another process, of which this one is a child by `fork`. Nothing was read or written.
+    #[error("the log was opened before this process was forked; drop that handle and open the log in this process")]
+    Forked,
 }
 
 /// A refusal of the operating system.

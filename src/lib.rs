@@ -53,7 +53,7 @@
 //!
 //! [`Wal`] is shared by reference between threads; concurrent appends share syncs. One handle writes a log at a time,
 //! guarded by the operating system's file lock. Any number of [`Reader`]s, in this or other processes, read beside it.
-//! After `fork` the child must not use a handle of its parent.
+//! After `fork`, a child that uses a handle of its parent gets [`Error::Forked`]; it opens the log itself.
 //!
 //! # Features
 //!

@@ -29,6 +29,11 @@ impl Live {
         }
     }
 
+    /// Sets the time of change of the segments that were appended to since; those in front of them were sealed.
+    pub(crate) fn stamp_appended(&self) {
+        self.segments.iter().rev().take(2).for_each(|segment| segment.stamp_appended());
+    }
+
     /// The segment that is appended to.
     pub(crate) fn active(&self) -> &Arc<Segment> {
         // A log has an active segment from its creation on.

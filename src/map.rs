@@ -38,6 +38,8 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+#[cfg(all(target_os = "linux", not(miri)))]
+use std::sync::atomic::{AtomicBool, AtomicPtr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 #[cfg(miri)]
@@ -327,6 +329,65 @@ fn prefetch_line(line: *const u8) {
 /// Elsewhere there is no way to say it that is stable, or nothing to say it to.
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 fn prefetch_line(_: *const u8) {}
+
+/// A word that keeps what this process stores in it, and that the kernel sets to 0 in a child of `fork`; the same one at
+/// each call. `None` where the kernel wipes no memory at a fork, or has none left.
+#[cfg(all(target_os = "linux", not(miri)))]
+pub(crate) fn word_wiped_by_fork() -> Option<&'static AtomicU64> {
+    static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(std::ptr::null_mut());
+    static UNKNOWN: AtomicBool = AtomicBool::new(false);
+    // No lock: one that another thread holds at a fork is held for ever in the child.
+    let mut word = WORD.load(Ordering::Acquire);
+    if word.is_null() && !UNKNOWN.load(Ordering::Relaxed) {
+        word = match map_wiped() {
+            // A page that another thread has mapped meanwhile is used, and this one is left, 4 KiB once.
+            Ok(Some(new)) => match WORD.compare_exchange(word, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => new,
+                Err(found) => found,
+            },
+            Ok(None) => {
+                UNKNOWN.store(true, Ordering::Relaxed);
+                word
+            }
+            // No memory now.
+            Err(_) => word,
+        };
+    }
+    // SAFETY: it is null, or points to the start of a page that `map_wiped` has mapped for reading and writing, which no
+    // code unmaps. Every value is one of an atomic, and nothing but this word of the page is used.
+    unsafe { word.as_ref() }
+}
+
+/// Maps a page that the kernel wipes at a fork (`MADV_WIPEONFORK`); `None` if it does not know that.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn map_wiped() -> io::Result<Option<*mut AtomicU64>> {
+    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+    const WORD_LEN: usize = size_of::<AtomicU64>();
+    let map = |flags| {
+        // SAFETY: without a wish for an address the kernel maps pages that nothing uses.
+        unsafe { mmap_anonymous(std::ptr::null_mut(), WORD_LEN, ProtFlags::READ | ProtFlags::WRITE, flags) }
+    };
+    let is_wiped = |page| {
+        // SAFETY: the page was mapped just now and holds nothing; the advice changes it in children alone.
+        unsafe { madvise(page, WORD_LEN, Advice::LinuxWipeOnFork) }.is_ok()
+    };
+    // Shared memory cannot be wiped: an emulator that says it is says so of every advice, and follows none.
+    let shared = map(MapFlags::SHARED)?;
+    let says_so = is_wiped(shared);
+    // SAFETY: the page was mapped just now, and nothing refers to it.
+    unsafe { munmap(shared, WORD_LEN) }?;
+    if says_so {
+        return Ok(None);
+    }
+    let private = map(MapFlags::PRIVATE)?;
+    Ok(is_wiped(private).then_some(private.cast()))
+}
+
+/// No other system has such memory; Miri knows none.
+#[cfg(not(all(target_os = "linux", not(miri))))]
+pub(crate) fn word_wiped_by_fork() -> Option<&'static AtomicU64> {
+    None
+}
 
 /// Memory of the heap in place of a map, for Miri: what of `memmap2` is used here, over a copy of the file's bytes.
 #[cfg(miri)]

@@ -12,7 +12,8 @@ use crate::error::Result;
 
 /// The durability of what [`submit`](crate::Wal::submit) published: wait for it, or await it under any executor.
 ///
-/// Dropping it changes nothing: the records stay published and become durable with the next sync.
+/// Dropping it changes nothing: the records stay published and become durable with the next sync. In a child of `fork` it
+/// tells nothing: it is never durable, and to wait for it is [`Error::Forked`](crate::Error::Forked).
 #[must_use = "the records are published, but nothing says when they are durable"]
 pub struct Pending {
     engine: Arc<Engine>,
@@ -35,15 +36,17 @@ impl Pending {
     /// Whether the records are durable now; not if they were cut off.
     #[must_use]
     pub fn is_durable(&self) -> bool {
-        self.engine.commit.is_durable(self.last(), self.epoch)
+        self.engine.owner.is_current() && self.engine.commit.is_durable(self.last(), self.epoch)
     }
 
     /// Waits until the records are durable, syncing if nobody else does.
     ///
     /// # Errors
     /// [`Error::Poisoned`](crate::Error::Poisoned) if a sync failed,
-    /// [`Error::TruncatedBack`](crate::Error::TruncatedBack) if the records were cut off.
+    /// [`Error::TruncatedBack`](crate::Error::TruncatedBack) if the records were cut off,
+    /// [`Error::Forked`](crate::Error::Forked).
     pub fn wait(self) -> Result<Seqs> {
+        self.engine.owner.check()?;
         self.engine.commit.sync_to(self.last(), self.epoch)?;
         self.engine.show_soon();
         Ok(self.seqs)
@@ -54,6 +57,7 @@ impl Pending {
     /// # Errors
     /// As [`Pending::wait`].
     pub fn wait_timeout(&self, patience: Duration) -> Result<Option<Seqs>> {
+        self.engine.owner.check()?;
         let durable = self.engine.commit.sync_within(self.last(), self.epoch, patience)?;
         Ok(durable.then_some(self.seqs))
     }
@@ -70,6 +74,9 @@ impl Future for Pending {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        if let Err(e) = this.engine.owner.check() {
+            return Poll::Ready(Err(e));
+        }
         let last = this.last();
         match this.engine.commit.poll(last, this.epoch, &mut this.waiter, context.waker()) {
             Ok(true) => Poll::Ready(Ok(this.seqs)),
@@ -81,7 +88,7 @@ impl Future for Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if let Some(waiter) = self.waiter {
+        if let Some(waiter) = self.waiter.filter(|_| self.engine.owner.is_current()) {
             self.engine.commit.forget(waiter);
         }
     }

@@ -142,6 +142,7 @@ impl Keeper {
     /// # Errors
     /// As [`Keeper::maintain`].
     pub(crate) fn make_ready(&self, writer: &Mutex<Writer>, commit: &Commit, need: usize) -> Result<bool> {
+        self.storage.owner().check()?;
         let mut books = self.books();
         books.check(commit)?;
         let (rotated, left) = {
@@ -180,6 +181,7 @@ impl Keeper {
         drop(books);
         if let Some((before, _)) = &rotated {
             before.settle_index();
+            before.stamp();
         }
         self.tell(rotated.map(|(before, _)| before.ordinal()), prepared, elapsed);
         match failed {
@@ -277,7 +279,8 @@ impl Keeper {
 
     /// Whether no other handle, of this process or another, holds the readers' lock. A reader that comes later reads the
     /// manifest after it has the lock, and that names the retired segments no longer. If READERS was removed, readers lock
-    /// another file, and this one tells nothing.
+    /// another file, and this one tells nothing. A forked child shares this lock, and what it maps is noticed when the file
+    /// is recycled.
     fn is_unread(&self, identities: &Identities) -> Result<bool> {
         let alone = self.readers.try_lock_exclusive();
         let is_named = identities.has_readers(&self.storage);
@@ -338,6 +341,8 @@ impl Keeper {
             }
             next.header.clean_offset = active.end().offset as u64;
         })?;
+        rotated.iter().for_each(|(before, _)| before.stamp());
+        active.stamp();
         retired.into_iter().try_for_each(|segment| self.remove(segment.ordinal()))
     }
 

@@ -8,6 +8,9 @@ use crate::view::{BackCursor, Cursor, Found, Located, View};
 /// An immutable view of a log.
 ///
 /// It pins what it shows: records stay where they are, unchanged, while the log goes on, is truncated or closed.
+///
+/// In a child of `fork` the records that were shown before the fork can be read and do not change; to ask for others is
+/// [`Error::Forked`](crate::Error::Forked). A child that wants to read the log opens a [`Reader`](crate::Reader).
 #[derive(Clone)]
 pub struct Snapshot {
     view: Arc<View>,
@@ -134,6 +137,7 @@ impl Snapshot {
     /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) if the way there is damaged.
     pub fn get(&self, seq: u64) -> Result<Option<Record<'_>>> {
         let view = &self.view;
+        view.check_owner()?;
         let Some(index) = view.segment_of(seq).filter(|_| seq >= view.first_seq) else { return Ok(None) };
         match view.find_at_once(index, seq) {
             Some(found) => Ok(Some(Record::shown(view, found))),

@@ -25,6 +25,10 @@ use crate::worker::{self, Worker};
 /// One handle writes a log at a time; it can be shared by threads. Dropping it closes the log; [`Wal::close`] tells
 /// whether that worked.
 ///
+/// A child of `fork` must open the log itself, once its parent has closed it: every call of an inherited handle is
+/// [`Error::Forked`] there, and to drop it changes nothing. Calls that cannot fail then answer with what opening the log
+/// had found, as [`Wal::recovery`] says it; the metadata is empty, and a snapshot refuses to show a record.
+///
 /// ```
 /// # fn main() -> Result<(), mmap_wal::Error> {
 /// # let dir = tempfile::tempdir().expect("a temporary directory");
@@ -155,7 +159,8 @@ impl Wal {
     /// Appends one record of at most `max_len` bytes that `fill` writes in place, into zeroed memory of the segment; it
     /// returns the length. Nothing is copied.
     ///
-    /// If `fill` fails or panics, nothing is appended; its error is the inner result.
+    /// If `fill` fails or panics, nothing is appended; its error is the inner result. If it forks, the child must not write
+    /// to the bytes, which are the parent's.
     ///
     /// # Errors
     /// As [`Wal::append`], and [`Error::RecordTooLarge`] if `fill` returns more than `max_len`. Calling this log inside
@@ -248,7 +253,8 @@ impl Wal {
         self.engine.try_write(|writer| writer.append(0, payload))
     }
 
-    /// Makes everything that was appended durable; returns the last sequence number that is.
+    /// Makes everything that was appended durable; returns the last sequence number that is. Then the time of change of the
+    /// files says that something was appended, as after a close; the syncs of appends do not move it.
     ///
     /// # Errors
     /// [`Error::Poisoned`] if this or an earlier sync failed; [`Error::Closed`]; [`Error::Reentrant`].
@@ -260,7 +266,11 @@ impl Wal {
             match self.engine.sync_to(last, epoch) {
                 // A cut came between, and what is left is asked for anew.
                 Err(Error::TruncatedBack { .. }) => {}
-                done => return done.map(|()| last),
+                done => {
+                    done?;
+                    self.engine.commit.live().stamp_appended();
+                    return Ok(last);
+                }
             }
         }
     }
@@ -284,21 +294,19 @@ impl Wal {
     /// First, last, durable and checkpointed sequence number, in one consistent read.
     #[must_use]
     pub fn positions(&self) -> Positions {
-        self.engine.commit.positions()
+        self.engine.positions()
     }
 
     /// Everything that is published now, without a copy.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.engine.snapshot()
+        self.engine.current_view(false)
     }
 
     /// Everything that is durable now, without a copy.
     #[must_use]
     pub fn durable_snapshot(&self) -> Snapshot {
-        let live = self.engine.commit.live();
-        let (shown, end) = live.durable_end();
-        self.engine.view(live, shown, end)
+        self.engine.current_view(true)
     }
 
     /// Follows the log from behind the record `after` on; 0 starts at the front, wherever that is. The tail may outlive
@@ -397,7 +405,7 @@ impl Wal {
     /// What [`Wal::set_meta`] stored last; empty if nothing was.
     #[must_use]
     pub fn meta(&self) -> Arc<[u8]> {
-        self.engine.commit.live().meta
+        self.engine.meta()
     }
 
     /// Makes everything durable, notes that the log was closed, and gives the lock back. Later calls that write are
@@ -406,6 +414,7 @@ impl Wal {
     /// # Errors
     /// [`Error::Poisoned`] if the last sync failed, or an earlier one; the lock is given back all the same.
     pub fn close(&self) -> Result<()> {
+        self.engine.owner.check()?;
         self.engine.callback.check()?;
         let in_worker = self.worker.as_ref().is_some_and(Worker::is_this_thread);
         // Held to the end: whoever closes beside another returns when the log is closed. Only the log's own thread, in a
@@ -432,7 +441,7 @@ impl Wal {
 
 impl Drop for Wal {
     fn drop(&mut self) {
-        // Whoever wants to know closes; nothing acknowledged depends on it.
+        // Whoever wants to know closes; nothing acknowledged depends on it. A forked child closes nothing.
         let _ = self.close();
     }
 }

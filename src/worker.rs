@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use crate::ahead::LOOK;
 use crate::board::PERIOD;
-use crate::commit::Commit;
 use crate::doorbell::Call;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::options::SyncMode;
+use crate::storage::Owner;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
-use crate::sync::{Arc, Instant, Mutex, lock};
+use crate::sync::{Arc, Instant, Mutex, PoisonError, lock};
 
 /// Looks that find nothing new, after which the thread waits to be called.
 const QUIET_LOOKS: u32 = 20;
@@ -21,6 +21,7 @@ const QUIET_LOOKS: u32 = 20;
 pub(crate) struct Worker {
     ids: [ThreadId; 2],
     handles: Mutex<Vec<JoinHandle<()>>>,
+    owner: Owner,
 }
 
 impl Worker {
@@ -40,6 +41,16 @@ impl Worker {
     }
 }
 
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if !self.owner.is_current() {
+            // A child of `fork` has no such threads: to detach one there would be to touch memory that is no thread's.
+            let handles = self.handles.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(handles).into_iter().for_each(std::mem::forget);
+        }
+    }
+}
+
 /// Starts the threads.
 ///
 /// # Errors
@@ -48,13 +59,13 @@ pub(crate) fn start(engine: &Arc<Engine>) -> Result<Worker> {
     let syncing = spawn(engine, "mmap-wal-sync", keep_durable)?;
     let upkeep = spawn(engine, "mmap-wal", keep_prepared).inspect_err(|_| engine.commit.sync_bell.end())?;
     let ids = [syncing.thread().id(), upkeep.thread().id()];
-    Ok(Worker { ids, handles: Mutex::new(vec![syncing, upkeep]) })
+    Ok(Worker { ids, handles: Mutex::new(vec![syncing, upkeep]), owner: engine.owner })
 }
 
 fn spawn(engine: &Arc<Engine>, name: &str, run: fn(&Engine)) -> Result<JoinHandle<()>> {
     let engine_there = Arc::clone(engine);
     let started = thread::Builder::new().name(name.into()).spawn(move || {
-        let guard = PoisonOnPanic(&engine_there.commit);
+        let guard = PoisonOnPanic(&engine_there);
         run(&engine_there);
         std::mem::forget(guard);
     });
@@ -66,6 +77,10 @@ fn spawn(engine: &Arc<Engine>, name: &str, run: fn(&Engine)) -> Result<JoinHandl
 fn keep_prepared(engine: &Engine) {
     while engine.commit.upkeep_bell.wait(None) != Call::Over {
         let _ = engine.keeper.maintain(&engine.writer, &engine.commit);
+        if !engine.owner.is_current() {
+            // A listener has forked, and the child came back from it.
+            return;
+        }
         engine.show_soon();
     }
 }
@@ -84,6 +99,10 @@ fn keep_durable(engine: &Engine) {
         rounds.see_to_spares(engine);
         engine.show_changes(rounds.moved, false);
         engine.commit.wake_due();
+        if !engine.owner.is_current() {
+            // A waker has forked, and the child came back from it.
+            return;
+        }
     }
     engine.commit.wake_due();
 }
@@ -218,12 +237,15 @@ impl Rounds {
 }
 
 /// A thread that is gone must not leave anybody waiting for it.
-struct PoisonOnPanic<'a>(&'a Commit);
+struct PoisonOnPanic<'a>(&'a Engine);
 
 impl Drop for PoisonOnPanic<'_> {
     fn drop(&mut self) {
+        if !self.0.owner.is_current() {
+            return;
+        }
         let source = std::io::Error::other("a thread of the log panicked");
-        self.0.poison(Error::io("maintain", std::path::Path::new("the log"), source));
-        self.0.wake_due();
+        self.0.commit.poison(Error::io("maintain", std::path::Path::new("the log"), source));
+        self.0.commit.wake_due();
     }
 }

@@ -9,13 +9,13 @@ use crate::format::frame;
 use crate::format::manifest::Entry;
 use crate::format::name::SegmentName;
 use crate::format::segment::{self as words, CLOSED, CUT, DURABLE_AT, FRAMES_AT, PUBLISHED_AT};
-use crate::format::{ALIGN, PAGE};
+use crate::format::{ALIGN, PAGE, get_u64};
 use crate::identity::check_identity;
 use crate::index::{Place, SparseIndex};
 use crate::map::{Map, Tail};
 use crate::presence::Presence;
 use crate::scan::{self, Walk};
-use crate::storage::{FileId, Storage};
+use crate::storage::{FileId, Owner, Storage};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, lock};
 
@@ -79,6 +79,8 @@ pub(crate) struct Segment {
     turn: AtomicUsize,
     /// Up to where the system was asked to read what will be written to.
     asked: AtomicUsize,
+    /// Where it ended when the file's time of change was last set.
+    stamped: AtomicUsize,
     index: Mutex<SparseIndex>,
     present: Presence,
     /// The records in front of this were verified through this map, batch by batch.
@@ -105,6 +107,7 @@ impl Segment {
             watermark: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
+            stamped: AtomicUsize::new(end.offset),
             index: Mutex::default(),
             present: Presence::none(entry.capacity as usize),
             verified: AtomicUsize::new(FRAMES_AT),
@@ -124,6 +127,7 @@ impl Segment {
             watermark: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
+            stamped: AtomicUsize::new(offset),
             index: Mutex::default(),
             present: Presence::none(entry.capacity as usize),
             verified: AtomicUsize::new(FRAMES_AT),
@@ -157,6 +161,11 @@ impl Segment {
     pub(crate) fn settle_index(&self) {
         let end = self.end().place();
         self.index().settle(end);
+    }
+
+    /// The process whose handle has it.
+    pub(crate) fn owner(&self) -> Owner {
+        self.storage.owner()
     }
 
     /// Its ordinal.
@@ -335,6 +344,40 @@ impl Segment {
     /// Makes the words durable.
     pub(crate) fn sync_words(&self) -> Result<()> {
         self.storage.sync_map(&self.path, self.map()?, PAGE..FRAMES_AT)
+    }
+
+    /// Sets the file's time of change. A store through a map moves it only if the page had been written back, and a sync does
+    /// not; backup tools compare it. Nothing in the log depends on it, so what cannot be set stays as it is.
+    pub(crate) fn stamp(&self) {
+        self.stamped.store(self.end().offset, Ordering::Relaxed);
+        let _ = self.storage.open_write(file_name(self.entry.ordinal).as_str()).and_then(|file| file.set_times());
+    }
+
+    /// As [`Segment::stamp`], if something was appended since.
+    pub(crate) fn stamp_appended(&self) {
+        if self.stamped.load(Ordering::Relaxed) != self.end().offset {
+            self.stamp();
+        }
+    }
+
+    /// Whether a read of the file that has its name gives the words that its map shows; also if there is no such file.
+    pub(crate) fn shows_its_file(&self) -> Result<bool> {
+        let file = match self.storage.open_read(file_name(self.entry.ordinal).as_str()) {
+            Err(e) if e.is_not_found() => return Ok(true),
+            other => other?,
+        };
+        let map = self.map()?;
+        let mut page = [0; FRAMES_AT - PAGE];
+        let words = || -> [u64; (FRAMES_AT - PAGE) / size_of::<u64>()] {
+            std::array::from_fn(|word| map.load(PAGE + word * size_of::<u64>()))
+        };
+        let before = words();
+        file.read_at(&mut page, PAGE as u64)?;
+        // A word that has changed in the map meanwhile was written by who writes the file.
+        let same = |(word, (before, after)): (usize, (u64, u64))| {
+            before != after || after == get_u64(&page, word * size_of::<u64>())
+        };
+        Ok(before.into_iter().zip(words()).enumerate().all(same))
     }
 
     /// Records in the file that everything below `durable` is, once that is true.

@@ -74,6 +74,8 @@ pub enum Act<'a> {
     Remove(&'a Path),
     /// Lock a file.
     Lock(&'a Path),
+    /// Say that a file was changed now.
+    SetTimes(&'a Path),
 }
 
 impl<'a> Act<'a> {
@@ -83,7 +85,7 @@ impl<'a> Act<'a> {
         match *self {
             Self::MakeDir(path) | Self::Create(path) | Self::Open(path) | Self::Read(path) | Self::Map(path) => path,
             Self::Populate(path) | Self::SyncFile(path) | Self::SyncDir(path) | Self::List(path) => path,
-            Self::Remove(path) | Self::Lock(path) | Self::LockMemory(path) => path,
+            Self::Remove(path) | Self::Lock(path) | Self::LockMemory(path) | Self::SetTimes(path) => path,
             Self::SyncFileSystem(path) | Self::Look(path) => path,
             Self::Allocate { path, .. } | Self::Write { path, .. } | Self::SyncRange { path, .. } => path,
             Self::Rename { from, .. } | Self::Link { from, .. } => from,
@@ -108,6 +110,7 @@ impl<'a> Act<'a> {
             Self::Link { .. } => "link",
             Self::Remove(_) => "remove",
             Self::Lock(_) => "lock",
+            Self::SetTimes(_) => "set the time of change of",
         }
     }
 }

@@ -6,6 +6,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
+
 use crate::error::Result;
 use crate::format::PAGE;
 use crate::format::segment::FRAMES_AT;
@@ -65,6 +67,14 @@ impl StoredFile {
     /// Makes what was written durable.
     pub(crate) fn sync(&self) -> Result<()> {
         self.storage.act(Act::SyncFile(&self.path), || self.file.sync_data())
+    }
+
+    /// Says that the file was changed now.
+    pub(crate) fn set_times(&self) -> Result<()> {
+        // Both times, for which leave to write is enough; one alone is for the owner.
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        self.storage.act(Act::SetTimes(&self.path), || Ok(rustix::fs::futimens(&self.file, &times)?))
     }
 
     /// Gives the file `len` bytes of space and of length.
@@ -136,6 +146,8 @@ impl StoredFile {
     /// Gives the lock back. The call is made even if an observer refuses it, and the refusal is reported: to close the file
     /// does not release a `flock` that a child has inherited between `fork` and `exec`.
     pub(crate) fn unlock(&self) -> Result<()> {
+        // A forked child shares the lock, and must leave it.
+        self.storage.owner().check()?;
         let unlocked = fs2::FileExt::unlock(&self.file);
         self.storage.act(Act::Lock(&self.path), || unlocked)
     }

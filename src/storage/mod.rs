@@ -7,6 +7,7 @@
 mod act;
 mod dir;
 mod file;
+mod owner;
 mod place;
 
 use std::fs::File;
@@ -29,6 +30,7 @@ use dir::{Dir, Named, above_standard_streams};
 pub use act::{Act, Observer};
 pub(crate) use dir::FileId;
 pub(crate) use file::StoredFile;
+pub(crate) use owner::Owner;
 pub(crate) use place::Place;
 
 /// The open directory of a log.
@@ -44,6 +46,8 @@ struct Inner {
     file_mode: u32,
     lock_memory: bool,
     observer: Option<Arc<dyn Observer>>,
+    /// The process whose handle this is.
+    owner: Owner,
 }
 
 /// What came of locking a directory.
@@ -85,7 +89,7 @@ impl Storage {
 
     /// Another place, under the same eyes; new files get `file_mode`.
     pub(crate) fn elsewhere(&self, path: &Path, file_mode: u32) -> Place {
-        Place::new(path, file_mode, self.0.observer.clone())
+        Place::new(path, file_mode, self.0.observer.clone()).owned_by(self.0.owner)
     }
 
     /// Random bits: of the operating system, or of the observer.
@@ -102,7 +106,13 @@ impl Storage {
         self.0.observer.as_ref().and_then(|observer| observer.now()).unwrap_or_else(system)
     }
 
+    /// The process that opened the log here.
+    pub(crate) fn owner(&self) -> Owner {
+        self.0.owner
+    }
+
     fn act<T>(&self, act: Act<'_>, run: impl FnOnce() -> io::Result<T>) -> Result<T> {
+        self.0.owner.check()?;
         observed(self.0.observer.as_deref(), act, run)
     }
 
@@ -181,6 +191,7 @@ impl Storage {
 
     /// Gives the lock of the directory back, as [`StoredFile::unlock`] does that of a file.
     pub(crate) fn unlock_dir(&self) -> Result<()> {
+        self.0.owner.check()?;
         let unlocked = fs2::FileExt::unlock(self.0.dir.file());
         self.act(Act::Lock(&self.0.path), || unlocked)
     }

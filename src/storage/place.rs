@@ -7,22 +7,29 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::storage::dir::Dir;
-use crate::storage::{Act, Inner, Observer, Storage, observed};
+use crate::storage::{Act, Inner, Observer, Owner, Storage, observed};
 
 /// A directory that is not open yet, and may not be there.
 pub(crate) struct Place {
     path: PathBuf,
     file_mode: u32,
     observer: Option<Arc<dyn Observer>>,
+    owner: Owner,
 }
 
 impl Place {
     /// The directory `path`, there or not; new files get `file_mode`.
     pub(crate) fn new(path: &Path, file_mode: u32, observer: Option<Arc<dyn Observer>>) -> Self {
-        Self { path: path.to_owned(), file_mode, observer }
+        Self { path: path.to_owned(), file_mode, observer, owner: Owner::current() }
+    }
+
+    /// The same place, for a handle of `owner`.
+    pub(crate) fn owned_by(self, owner: Owner) -> Self {
+        Self { owner, ..self }
     }
 
     fn act<T>(&self, act: Act<'_>, run: impl FnOnce() -> io::Result<T>) -> Result<T> {
+        self.owner.check()?;
         observed(self.observer.as_deref(), act, run)
     }
 
@@ -40,8 +47,8 @@ impl Place {
     /// What the system says.
     pub(crate) fn open_locking_memory(self, lock_memory: bool) -> Result<Storage> {
         let dir = self.act(Act::Open(&self.path), || Dir::open(&self.path))?;
-        let Self { path, file_mode, observer } = self;
-        Ok(Storage(Arc::new(Inner { dir, path, file_mode, lock_memory, observer })))
+        let Self { path, file_mode, observer, owner } = self;
+        Ok(Storage(Arc::new(Inner { dir, path, file_mode, lock_memory, observer, owner })))
     }
 
     /// What its own name is, which may be a link; `None` if nothing has the name.

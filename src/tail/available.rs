@@ -22,6 +22,10 @@ impl<'a> Iterator for Available<'a> {
         if *self.stalled || self.cursor.at >= self.limit {
             return None;
         }
+        if let Err(e) = self.view.check_owner() {
+            *self.stalled = true;
+            return Some(Err(e));
+        }
         match self.cursor.read_below(self.view, self.limit) {
             Ok(found) => Some(Ok(Record::shown(self.view, found))),
             Err(_) => {

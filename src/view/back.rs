@@ -32,6 +32,7 @@ pub(crate) struct BackCursor {
 impl BackCursor {
     /// In front of the record `before`; `u64::MAX` is behind the last one.
     pub(crate) fn before(view: &View, before: u64) -> Result<Self> {
+        view.check_owner()?;
         let (first_seq, last_seq) = (view.first_seq, view.last_seq());
         let below = if before == u64::MAX { last_seq + 1 } else { before };
         if below > last_seq + 1 {
@@ -48,7 +49,10 @@ impl BackCursor {
         if self.finished {
             return None;
         }
-        let step = self.step(view);
+        let step = match view.check_owner() {
+            Ok(()) => self.step(view),
+            Err(e) => Some(Err(e)),
+        };
         self.finished = ends(&step);
         step
     }

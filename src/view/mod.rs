@@ -68,6 +68,15 @@ impl View {
         shown.partition_point(|segment| segment.base_seq() <= seq).saturating_sub(1)
     }
 
+    /// Refuses a forked child, before any lock is taken.
+    ///
+    /// # Errors
+    /// `Forked`.
+    #[inline]
+    pub(crate) fn check_owner(&self) -> Result<()> {
+        self.segments[0].owner().check()
+    }
+
     /// The payload of a frame that was verified.
     pub(crate) fn payload(&self, place: Located) -> Result<&[u8]> {
         let frames = self.segments[place.index].frames(self.end_of(place.index))?;
@@ -174,6 +183,7 @@ pub(crate) struct Cursor {
 
 impl Cursor {
     pub(crate) fn behind(view: &View, after: u64) -> Result<Self> {
+        view.check_owner()?;
         let last_seq = view.last_seq();
         if after > last_seq {
             return Err(Error::Ahead { last_seq });
@@ -205,12 +215,20 @@ impl Cursor {
         Self { index, at, expected, verified: at, from: at, present: at, finished: false }
     }
 
+    /// At `at`, where the record `expected` will stand, in the one segment of a view.
+    pub(crate) fn within(at: usize, expected: u64) -> Self {
+        Self { at, verified: at, from: at, present: at, ..Self::at_segment(0, expected) }
+    }
+
     #[inline(always)]
     pub(crate) fn advance<'a>(&mut self, view: &'a View) -> Option<Result<Found<'a>>> {
         if self.finished {
             return None;
         }
-        let step = self.step(view);
+        let step = match view.check_owner() {
+            Ok(()) => self.step(view),
+            Err(e) => Some(Err(e)),
+        };
         self.finished = ends(&step);
         step
     }
