@@ -362,20 +362,20 @@ pub(crate) fn word_wiped_by_fork() -> Option<&'static AtomicU64> {
 #[cfg(all(target_os = "linux", not(miri)))]
 fn map_wiped() -> io::Result<Option<*mut AtomicU64>> {
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
-    const WORD_LEN: usize = size_of::<AtomicU64>();
+    let len = size_of::<AtomicU64>();
     let map = |flags| {
         // SAFETY: without a wish for an address the kernel maps pages that nothing uses.
-        unsafe { mmap_anonymous(std::ptr::null_mut(), WORD_LEN, ProtFlags::READ | ProtFlags::WRITE, flags) }
+        unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags) }
     };
     let is_wiped = |page| {
         // SAFETY: the page was mapped just now and holds nothing; the advice changes it in children alone.
-        unsafe { madvise(page, WORD_LEN, Advice::LinuxWipeOnFork) }.is_ok()
+        unsafe { madvise(page, len, Advice::LinuxWipeOnFork) }.is_ok()
     };
     // Shared memory cannot be wiped: an emulator that says it is says so of every advice, and follows none.
     let shared = map(MapFlags::SHARED)?;
     let says_so = is_wiped(shared);
     // SAFETY: the page was mapped just now, and nothing refers to it.
-    unsafe { munmap(shared, WORD_LEN) }?;
+    unsafe { munmap(shared, len) }?;
     if says_so {
         return Ok(None);
     }

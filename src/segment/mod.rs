@@ -350,7 +350,7 @@ impl Segment {
     /// not; backup tools compare it. Nothing in the log depends on it, so what cannot be set stays as it is.
     pub(crate) fn stamp(&self) {
         self.stamped.store(self.end().offset, Ordering::Relaxed);
-        let _ = self.storage.open_write(file_name(self.entry.ordinal).as_str()).and_then(|file| file.set_times());
+        let _ = self.storage.set_times(file_name(self.entry.ordinal).as_str());
     }
 
     /// As [`Segment::stamp`], if something was appended since.

@@ -6,8 +6,6 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
-
 use crate::error::Result;
 use crate::format::PAGE;
 use crate::format::segment::FRAMES_AT;
@@ -67,14 +65,6 @@ impl StoredFile {
     /// Makes what was written durable.
     pub(crate) fn sync(&self) -> Result<()> {
         self.storage.act(Act::SyncFile(&self.path), || self.file.sync_data())
-    }
-
-    /// Says that the file was changed now.
-    pub(crate) fn set_times(&self) -> Result<()> {
-        // Both times, for which leave to write is enough; one alone is for the owner.
-        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-        let times = Timestamps { last_access: now, last_modification: now };
-        self.storage.act(Act::SetTimes(&self.path), || Ok(rustix::fs::futimens(&self.file, &times)?))
     }
 
     /// Gives the file `len` bytes of space and of length.

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, CWD, OFlags, Timespec, Timestamps, UTIME_NOW, utimensat};
 
 use crate::error::{Error, Result};
 use crate::format::PAGE;
@@ -282,6 +282,15 @@ impl Storage {
     /// Removes `name`.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         self.act(Act::Remove(&self.path(name)), || self.0.dir.remove(name))
+    }
+
+    /// Says of `name` that it was changed now.
+    pub(crate) fn set_times(&self, name: &str) -> Result<()> {
+        let path = self.path(name);
+        // Both times, for which leave to write is enough; one alone is for the owner.
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        self.act(Act::SetTimes(&path), || Ok(utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)?))
     }
 
     /// Brings the pages of `range` of `map`, the map of the file at `path`, in for reading.
