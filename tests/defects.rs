@@ -927,7 +927,7 @@ fn recovery_writes_again_what_was_not_durable() {
     });
     let again = options().open_observed(copy.path(), Some(observer)).expect("the log");
     assert_eq!(numbers(&again), seqs(1..=PER_SEGMENT + 2));
-    let written = written.lock().expect("the writes");
+    let written = std::mem::take(&mut *written.lock().expect("the writes"));
     for (ordinal, not_durable) in [(1, frame_at(4)..frame_at(PER_SEGMENT)), (2, frame_at(0)..frame_at(2))] {
         let path = copy.path().join(segment(ordinal));
         let covers = |range: &std::ops::Range<u64>| range.start <= not_durable.start && range.end >= not_durable.end;
