@@ -1005,7 +1005,7 @@ fn salvaged_log_survives_a_power_loss() {
 #[test]
 fn salvage_refuses_what_came_before_its_lock() {
     let (dir, out) = (directory(&closed(|wal| fill(wal, 20))), scratch());
-    let theirs = out.path().join(segment(1));
+    let theirs = out.path().join(segment(3));
     let (file, lock) = (theirs.clone(), out.path().join("LOCK"));
     let observer = Before::new(true, move |act: &Act<'_>| match act {
         Act::Lock(path) if *path == lock => std::fs::write(&file, b"theirs"),
