@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::error::{Error, Result, WriterLock};
 use crate::format::name::LOCK;
 use crate::holder::holder;
-use crate::storage::{DirLock, FileId, Storage, StoredFile};
+use crate::storage::{DirLock, FileId, LockedDir, Storage, StoredFile};
 use crate::sync::pass;
 
 /// What the lock file holds, at most: a pid and the end of the line.
@@ -23,9 +23,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(1);
 
 /// Both locks, held until they are given back or the process ends.
 pub(crate) struct Locks {
-    storage: Storage,
     file: StoredFile,
-    has_dir: bool,
+    /// `None` where the file system locks no directories.
+    dir: Option<LockedDir>,
 }
 
 impl Locks {
@@ -35,18 +35,18 @@ impl Locks {
     /// `Locked`; what the system says.
     pub(crate) fn take(storage: &Storage) -> Result<Self> {
         let file = lock_file(storage)?;
-        let has_dir = lock_dir(storage).inspect_err(|_| {
+        let dir = lock_dir(storage).inspect_err(|_| {
             // Closing alone would leave the lock to a child that was forked meanwhile. The refusal says more than this.
             let _ = file.unlock();
         })?;
         // For messages only, so a full disk must not stand in the way of an open.
         let _ = file.write_at(format!("{:<10}\n", std::process::id()).as_bytes(), 0);
-        Ok(Self { storage: storage.clone(), file, has_dir })
+        Ok(Self { file, dir })
     }
 
     /// Whether the directory is locked, too.
     pub(crate) fn has_dir(&self) -> bool {
-        self.has_dir
+        self.dir.is_some()
     }
 
     /// Which file LOCK was when it was locked.
@@ -62,7 +62,7 @@ impl Locks {
     /// # Errors
     /// What the system says.
     pub(crate) fn unlock(&self) -> Result<()> {
-        let dir = if self.has_dir { self.storage.unlock_dir() } else { Ok(()) };
+        let dir = self.dir.as_ref().map_or(Ok(()), LockedDir::unlock);
         let file = self.file.unlock();
         dir.and(file)
     }
@@ -90,12 +90,12 @@ fn lock_file(storage: &Storage) -> Result<StoredFile> {
     Err(Error::Replaced { path: Box::new(storage.path(LOCK)) })
 }
 
-/// Locks the directory; `false` if its file system does not do that.
-fn lock_dir(storage: &Storage) -> Result<bool> {
+/// Locks the directory, if its file system does that.
+fn lock_dir(storage: &Storage) -> Result<Option<LockedDir>> {
     for attempt in 0..=TRIES {
         match storage.try_lock_dir()? {
-            DirLock::Taken => return Ok(true),
-            DirLock::Unsupported => return Ok(false),
+            DirLock::Taken(locked) => return Ok(Some(locked)),
+            DirLock::Unsupported => return Ok(None),
             DirLock::Held if attempt < TRIES => pass(FIRST_WAIT * 2_u32.pow(attempt)),
             DirLock::Held => {}
         }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, Timestamps};
 use rustix::io::Errno;
 
 /// Standard input, output and error: what others write to them must not reach a file of a log.
@@ -120,6 +120,11 @@ impl Dir {
 
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?)
+    }
+
+    /// Sets the times of `name`, which is not followed if it is a link.
+    pub(super) fn set_times(&self, name: &str, times: &Timestamps) -> io::Result<()> {
+        Ok(rustix::fs::utimensat(&self.0, name, times, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Makes the names in it durable.

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, CWD, OFlags, Timespec, Timestamps, UTIME_NOW, utimensat};
+use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW};
 
 use crate::error::{Error, Result};
 use crate::format::PAGE;
@@ -51,14 +51,28 @@ struct Inner {
 }
 
 /// What came of locking a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DirLock {
     /// This handle holds it.
-    Taken,
+    Taken(LockedDir),
     /// Another one does.
     Held,
     /// The file system locks no directories.
     Unsupported,
+}
+
+/// The lock of a directory.
+pub(crate) struct LockedDir {
+    storage: Storage,
+    dir: Dir,
+}
+
+impl LockedDir {
+    /// Gives the lock back, as [`StoredFile::unlock`] does that of a file.
+    pub(crate) fn unlock(&self) -> Result<()> {
+        self.storage.owner().check()?;
+        let unlocked = fs2::FileExt::unlock(self.dir.file());
+        self.storage.act(Act::Lock(self.storage.dir()), || unlocked)
+    }
 }
 
 /// A name in the directory.
@@ -178,22 +192,17 @@ impl Storage {
         self.act(Act::Look(&self.0.path), || self.0.dir.is_removed())
     }
 
-    /// Locks the directory itself for this handle alone, without waiting.
+    /// Locks the directory itself, without waiting.
     pub(crate) fn try_lock_dir(&self) -> Result<DirLock> {
-        let lock = || file::contended(fs2::FileExt::try_lock_exclusive(self.0.dir.file()));
+        // Opened once more, so that the lock ends with what holds it, and not with the last view of the log.
+        let dir = self.act(Act::Open(&self.0.path), || self.0.dir.readable())?;
+        let lock = || file::contended(fs2::FileExt::try_lock_exclusive(dir.file()));
         match self.act(Act::Lock(&self.0.path), lock) {
-            Ok(true) => Ok(DirLock::Taken),
+            Ok(true) => Ok(DirLock::Taken(LockedDir { storage: self.clone(), dir })),
             Ok(false) => Ok(DirLock::Held),
             Err(Error::Io(failure)) if is_unlockable(&failure.source) => Ok(DirLock::Unsupported),
             Err(e) => Err(e),
         }
-    }
-
-    /// Gives the lock of the directory back, as [`StoredFile::unlock`] does that of a file.
-    pub(crate) fn unlock_dir(&self) -> Result<()> {
-        self.0.owner.check()?;
-        let unlocked = fs2::FileExt::unlock(self.0.dir.file());
-        self.act(Act::Lock(&self.0.path), || unlocked)
     }
 
     /// Makes the names in the directory durable.
@@ -290,7 +299,7 @@ impl Storage {
         // Both times, for which leave to write is enough; one alone is for the owner.
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let times = Timestamps { last_access: now, last_modification: now };
-        self.act(Act::SetTimes(&path), || Ok(utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)?))
+        self.act(Act::SetTimes(&path), || self.0.dir.set_times(name, &times))
     }
 
     /// Brings the pages of `range` of `map`, the map of the file at `path`, in for reading.
