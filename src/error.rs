@@ -4,6 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod operation;
+
+pub use operation::Operation;
+
 /// The result of everything that can fail here.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -180,9 +184,11 @@ pub enum Error {
 
 /// A refusal of the operating system.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {context} {}: {source}", path.display())]
+#[error("cannot {operation} {}: {source}", path.display())]
 pub struct IoFailure {
-    /// What was tried, as a verb.
+    /// What was tried.
+    pub operation: Operation,
+    /// The same in words, for a message: `operation.as_str()`.
     pub context: &'static str,
     /// On which file or directory.
     pub path: PathBuf,
@@ -267,9 +273,10 @@ impl std::fmt::Display for Holder {
 
 impl Error {
     /// An I/O error; want of space becomes [`Error::NoSpace`].
-    pub(crate) fn io(context: &'static str, path: &Path, source: io::Error) -> Self {
+    pub(crate) fn io(operation: Operation, path: &Path, source: io::Error) -> Self {
         let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        let failure = Box::new(IoFailure { context, path: path.to_owned(), source });
+        let context = operation.as_str();
+        let failure = Box::new(IoFailure { operation, context, path: path.to_owned(), source });
         if full { Self::NoSpace(failure) } else { Self::Io(failure) }
     }
 
@@ -297,6 +304,59 @@ impl Error {
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Io(failure) if failure.source.kind() == io::ErrorKind::NotFound)
     }
+
+    /// Whether the failure leaves unknown what is on the disk, so that nothing may be written any more. Want of space, of
+    /// descriptors or of permission does not; a failed sync or rename does, and so does everything that no system call
+    /// has returned, because nobody expects it there.
+    pub(crate) fn leaves_disk_unknown(&self) -> bool {
+        match self {
+            Self::NoSpace(_) => false,
+            Self::Io(failure) => failure.operation.leaves_disk_unknown(),
+            _ => true,
+        }
+    }
+
+    /// Whether `other` says the same: the same variant with the same details. Of what the system said, the kind and the
+    /// number are compared, and not the message.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Io(a), Self::Io(b)) | (Self::NoSpace(a), Self::NoSpace(b)) => a.is_same_as(b),
+            (Self::Locked { pid: a, path: at }, Self::Locked { pid: b, path: other_at }) => a == b && at == other_at,
+            (Self::Corrupt(a), Self::Corrupt(b)) | (Self::TornTail(a), Self::TornTail(b)) => a == b,
+            (Self::MissingSegment(a), Self::MissingSegment(b)) => a == b,
+            (Self::NoManifest { path: a }, Self::NoManifest { path: b })
+            | (Self::UnfinishedCopy { path: a }, Self::UnfinishedCopy { path: b })
+            | (Self::Stale { path: a }, Self::Stale { path: b }) => a == b,
+            (Self::Destination(a), Self::Destination(b)) => a == b,
+            (Self::Foreign(a), Self::Foreign(b)) => a == b,
+            (
+                Self::Version { version: a, features: with, path: at },
+                Self::Version { version: b, features: other_with, path: other_at },
+            ) => (a, with, at) == (b, other_with, other_at),
+            (Self::RecordTooLarge { len: a, max }, Self::RecordTooLarge { len: b, max: other_max }) => {
+                (a, max) == (b, other_max)
+            }
+            (Self::OutOfRange { seq: a, last_seq: at }, Self::OutOfRange { seq: b, last_seq: other_at }) => {
+                (a, at) == (b, other_at)
+            }
+            (Self::Truncated { first_seq: a }, Self::Truncated { first_seq: b })
+            | (Self::TruncatedBack { last_seq: a }, Self::TruncatedBack { last_seq: b })
+            | (Self::InsideBatch { seq: a }, Self::InsideBatch { seq: b })
+            | (Self::Ahead { last_seq: a }, Self::Ahead { last_seq: b }) => a == b,
+            (Self::Gap { from: a, to }, Self::Gap { from: b, to: other_to }) => (a, to) == (b, other_to),
+            (Self::InvalidOptions(a), Self::InvalidOptions(b)) => a == b,
+            (Self::Poisoned(a), Self::Poisoned(b)) => a.is_same_as(b),
+            (Self::Reentrant, Self::Reentrant) | (Self::Closed, Self::Closed) => true,
+            _ => false,
+        }
+    }
+}
+
+impl IoFailure {
+    fn is_same_as(&self, other: &Self) -> bool {
+        let details = |failure: &Self| (failure.operation, failure.source.kind(), failure.source.raw_os_error());
+        details(self) == details(other) && self.path == other.path
+    }
 }
 
 const _: () = assert!(size_of::<Result<u64>>() <= 24);
@@ -307,9 +367,46 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_from_a_failing_one() {
-        let full = |kind: io::ErrorKind| Error::io("allocate", Path::new("x"), kind.into());
+        let full = |kind: io::ErrorKind| Error::io(Operation::Allocate, Path::new("x"), kind.into());
         assert!(matches!(full(io::ErrorKind::StorageFull), Error::NoSpace(_)));
         assert!(matches!(full(io::ErrorKind::PermissionDenied), Error::Io(_)));
+    }
+
+    #[test]
+    fn only_a_sync_and_a_rename_leave_the_disk_unknown() {
+        let failed = |operation| Error::io(operation, Path::new("x"), io::Error::other("cannot sync or rename"));
+        for operation in [Operation::Create, Operation::Allocate, Operation::Write, Operation::Link, Operation::Lock] {
+            assert!(!failed(operation).leaves_disk_unknown(), "{operation}");
+        }
+        for operation in [Operation::Sync, Operation::Rename] {
+            assert!(failed(operation).leaves_disk_unknown(), "{operation}");
+            let full = Error::io(operation, Path::new("x"), io::ErrorKind::StorageFull.into());
+            assert!(!full.leaves_disk_unknown(), "{operation}");
+        }
+        assert!(Error::Closed.leaves_disk_unknown());
+    }
+
+    #[test]
+    fn errors_are_the_same_by_what_they_say_and_not_by_their_words() {
+        let io = |operation, path: &str, kind: io::ErrorKind, words: &str| {
+            Error::io(operation, Path::new(path), io::Error::new(kind, words))
+        };
+        let other = io::ErrorKind::Other;
+        let one = io(Operation::Read, "a", other, "some words");
+        assert!(one.is_same_as(&io(Operation::Read, "a", other, "other words")));
+        assert!(!one.is_same_as(&io(Operation::Open, "a", other, "some words")));
+        assert!(!one.is_same_as(&io(Operation::Read, "b", other, "some words")));
+        assert!(!one.is_same_as(&io(Operation::Read, "a", io::ErrorKind::NotFound, "some words")));
+        let corrupt = |offset, of: fn(Box<Corruption>) -> Error| {
+            let (segment, expected_seq, durable_offset) = (1, 2, 3);
+            of(Box::new(Corruption { path: "a".into(), segment, offset, expected_seq, durable_offset, reason: "torn" }))
+        };
+        assert!(corrupt(1, Error::Corrupt).is_same_as(&corrupt(1, Error::Corrupt)));
+        assert!(!corrupt(1, Error::Corrupt).is_same_as(&corrupt(2, Error::Corrupt)));
+        assert!(!corrupt(1, Error::Corrupt).is_same_as(&corrupt(1, Error::TornTail)));
+        assert!(Error::Gap { from: 1, to: 2 }.is_same_as(&Error::Gap { from: 1, to: 2 }));
+        assert!(!Error::Gap { from: 1, to: 2 }.is_same_as(&Error::Gap { from: 1, to: 3 }));
+        assert!(Error::Closed.is_same_as(&Error::Closed) && !Error::Closed.is_same_as(&Error::Reentrant));
     }
 
     #[test]

@@ -198,7 +198,7 @@ impl Keeper {
                 self.plan.listener.tell(&Event::NoSpace);
                 Error::NoSpace(failure)
             }
-            broken if is_broken(&broken) => commit.poison(broken),
+            unknown if unknown.leaves_disk_unknown() => commit.poison(unknown),
             other => other,
         }
     }
@@ -251,7 +251,7 @@ impl Keeper {
                     self.counts.recycled.fetch_add(1, Ordering::Relaxed);
                     return Ok(Some(spare));
                 }
-                Err(e) if is_broken(&e) => return Err(e),
+                Err(e) if e.leaves_disk_unknown() => return Err(e),
                 // A file system without hard links, a directory without room: a new file does as well.
                 Err(_) => remove_if_there(&self.storage, file_name(how.ordinal).as_str())?,
             }
@@ -361,10 +361,7 @@ impl Books {
     /// Sees to it that the largest meta fits.
     pub(crate) fn make_room(&mut self, commit: &Commit) -> Result<()> {
         self.check(commit)?;
-        self.manifest.make_room(0).map_err(|e| match e {
-            Error::NoSpace(failure) => Error::NoSpace(failure),
-            other => commit.poison(other),
-        })
+        self.manifest.make_room(0).map_err(|e| if e.leaves_disk_unknown() { commit.poison(e) } else { e })
     }
 
     /// Changes the manifest in one step; a failure poisons the log.
@@ -392,14 +389,5 @@ fn hand_over(writer: &mut Writer, sealed: bool, spare: Option<Spare>) {
     }
     if let Some(spare) = spare {
         writer.announced(spare);
-    }
-}
-
-/// Whether a failure leaves open what is on the disk: a failed sync or rename, and not want of space or of files.
-fn is_broken(e: &Error) -> bool {
-    match e {
-        Error::NoSpace(_) => false,
-        Error::Io(failure) => matches!(failure.context, "sync" | "rename"),
-        _ => true,
     }
 }

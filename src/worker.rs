@@ -8,7 +8,7 @@ use crate::board::PERIOD;
 use crate::commit::Commit;
 use crate::doorbell::Call;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::options::SyncMode;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
@@ -58,7 +58,7 @@ fn spawn(engine: &Arc<Engine>, name: &str, run: fn(&Engine)) -> Result<JoinHandl
         run(&engine_there);
         std::mem::forget(guard);
     });
-    started.map_err(|source| Error::io("start a thread for", engine.storage.dir(), source))
+    started.map_err(|source| Error::io(Operation::StartThread, engine.storage.dir(), source))
 }
 
 /// Seals what was rotated and prepares what is missing. A failure has poisoned the log, which ends the rounds; want of
@@ -223,7 +223,7 @@ struct PoisonOnPanic<'a>(&'a Commit);
 impl Drop for PoisonOnPanic<'_> {
     fn drop(&mut self) {
         let source = std::io::Error::other("a thread of the log panicked");
-        self.0.poison(Error::io("maintain", std::path::Path::new("the log"), source));
+        self.0.poison(Error::io(Operation::Maintain, std::path::Path::new("the log"), source));
         self.0.wake_due();
     }
 }

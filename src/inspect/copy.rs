@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::format::manifest::{Entry, Header, Role};
 use crate::format::segment::{self, FRAMES_AT, Identity, MIN_CAPACITY};
 use crate::inspect::compare::{Compared, Comparison};
@@ -304,7 +304,7 @@ impl<'a> Copy<'a> {
     }
 
     fn reads_otherwise(&self, path: &Path) -> Error {
-        Error::io("verify", path, std::io::Error::other("it reads otherwise than it was written"))
+        Error::io(Operation::Verify, path, std::io::Error::other("it reads otherwise than it was written"))
     }
 
     /// Makes what is there a log, in one step.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::format::manifest::{Entry, Header};
 use crate::format::name::LOCK;
 use crate::format::segment::{FRAMES_AT, Identity};
@@ -39,7 +39,7 @@ pub(crate) fn salvage(storage: &Storage, dir: &Path) -> Result<Salvage> {
     let new_names = out.make_dirs()?;
     if out.list()?.iter().any(|file| file.name != LOCK || file.len > 0) {
         let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "the directory is not empty");
-        return Err(Error::io("salvage into", dir, source));
+        return Err(Error::io(Operation::Salvage, dir, source));
     }
     // Nobody makes a log of his own there meanwhile.
     let lock = take_lock(&out)?;

@@ -17,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::OFlags;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::format::PAGE;
 use crate::format::segment::FRAMES_AT;
 use crate::map::Map;
@@ -83,7 +83,7 @@ impl Storage {
     pub(crate) fn random(&self) -> Result<u64> {
         match self.0.observer.as_ref().and_then(|observer| observer.random()) {
             Some(bits) => Ok(bits),
-            None => system_random().map_err(|source| Error::io("draw random bits for", &self.0.dir, source)),
+            None => system_random().map_err(|source| Error::io(Operation::DrawRandom, &self.0.dir, source)),
         }
     }
 
@@ -98,7 +98,7 @@ impl Storage {
             None => run(),
             Some(observer) => observer.before(&act).and_then(|()| run()).inspect(|_| observer.after(&act)),
         };
-        done.map_err(|source| Error::io(act.verb(), act.path(), source))
+        done.map_err(|source| Error::io(act.operation(), act.path(), source))
     }
 
     /// What stands under the directory's own name, which may be a link; `None` if nothing does.
