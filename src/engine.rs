@@ -365,12 +365,12 @@ impl Engine {
     /// Shows the log to other processes, unless that was done a moment ago and need not be `now`.
     pub(crate) fn show(&self, now: bool) {
         if let Some((board, opened)) = &self.board {
-            board.show(now, || self.shown(std::process::id(), *opened));
+            board.show(now, || self.shown(board, std::process::id(), *opened));
         }
     }
 
     /// What others are shown; `pid` is 0 once the log is closed.
-    fn shown(&self, pid: u32, opened: u64) -> stats::Writer {
+    fn shown(&self, board: &Board, pid: u32, opened: u64) -> stats::Writer {
         let (live, stats) = (self.commit.live(), self.stats());
         let Positions { first, last, durable, checkpoint } = live.positions();
         let counts = |histogram: &Histogram| {
@@ -386,6 +386,7 @@ impl Engine {
                 SyncMode::Batch { .. } => 1,
                 SyncMode::None => 2,
             },
+            namespace: board.namespace,
             first_seq: first,
             last_seq: last,
             durable_seq: durable,
@@ -433,7 +434,7 @@ impl Engine {
         self.commit.await_leader();
         let happened = self.changed.load(Ordering::Relaxed) || self.written.records.load(Ordering::Relaxed) > 0;
         if let Some((board, opened)) = self.board.as_ref().filter(|(board, _)| happened || board.has_shown()) {
-            board.show(true, || self.shown(0, *opened));
+            board.show(true, || self.shown(board, 0, *opened));
         }
         synced.and(closed)
     }

@@ -357,6 +357,7 @@ impl Wal {
         self.engine.enter()?;
         let cut = truncate::back(&self.engine, after);
         self.engine.wake_due();
+        self.engine.show_soon();
         cut
     }
 
@@ -369,6 +370,7 @@ impl Wal {
         self.engine.enter()?;
         let done = truncate::reset(&self.engine, next_seq);
         self.engine.wake_due();
+        self.engine.show_soon();
         done
     }
 

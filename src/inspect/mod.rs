@@ -9,6 +9,7 @@ mod copy;
 mod ending;
 mod files;
 mod frames;
+mod held;
 mod holder;
 mod live;
 mod make;
@@ -34,7 +35,8 @@ use crate::storage::{Observer, Storage, StoredFile};
 
 pub use crate::inspect::copy::Copied;
 pub use crate::inspect::frames::{Frames, RawFrame};
-pub use crate::inspect::live::{LiveStat, ReaderStat};
+pub use crate::inspect::holder::WriterLock;
+pub use crate::inspect::live::{LiveStat, ReaderStat, WriterState};
 pub use crate::inspect::plan::{Lost, NewSegment, RebuiltManifest, RepairPlan, SetAside};
 pub use crate::inspect::prefix::Prefix;
 pub use crate::inspect::salvage::Salvage;

@@ -87,10 +87,9 @@ impl Storage {
         }
     }
 
-    /// Unix time in nanoseconds; 0 if the clock stands before 1970.
+    /// Unix time in nanoseconds, as [`nanos`] stores it.
     pub(crate) fn now(&self) -> u64 {
-        let system = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-        self.0.observer.as_ref().and_then(|observer| observer.now()).unwrap_or_else(system)
+        self.0.observer.as_ref().and_then(|observer| observer.now()).unwrap_or_else(|| nanos(SystemTime::now()))
     }
 
     fn act<T>(&self, act: Act<'_>, run: impl FnOnce() -> io::Result<T>) -> Result<T> {
@@ -296,6 +295,11 @@ impl Storage {
     }
 }
 
+/// Unix time in nanoseconds; 0 before 1970, and `u64::MAX` from the year 2554 on, which both say that it is not known.
+pub(crate) fn nanos(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// Brings the readable part of `pages` in by letting the system read a byte of each: of a page that cannot be read, that is
 /// an error, where a load would raise a signal.
 fn touch(map: &Map, pages: &Range<usize>) -> io::Result<()> {
@@ -402,6 +406,16 @@ mod tests {
         let len = FRAMES_AT + pages * PAGE;
         file.set_len(len as u64).expect("its length");
         Map::read_only(file, len, FRAMES_AT, len).expect("a map")
+    }
+
+    #[test]
+    fn a_clock_outside_of_what_can_be_stored_does_not_wrap() {
+        use std::time::Duration;
+        let last = UNIX_EPOCH + Duration::from_nanos(u64::MAX);
+        assert_eq!(nanos(UNIX_EPOCH - Duration::from_secs(1)), 0);
+        assert_eq!(nanos(UNIX_EPOCH + Duration::from_nanos(7)), 7);
+        assert_eq!([nanos(last), nanos(last + Duration::from_secs(1))], [u64::MAX; 2]);
+        assert_eq!(nanos(UNIX_EPOCH + Duration::from_secs(1 << 40)), u64::MAX);
     }
 
     #[test]
