@@ -95,8 +95,8 @@ pub enum Error {
         path: Box<PathBuf>,
     },
 
-    /// A record or a batch is longer than any segment can be.
-    #[error("a record or batch of {len} bytes was given, and at most {max} fit; split it")]
+    /// A record or a batch is longer than any segment can be, or metadata than what is kept of it.
+    #[error("{len} bytes were given, and at most {max} fit; give less, or split them")]
     RecordTooLarge {
         /// Length in bytes.
         len: u64,
@@ -105,7 +105,7 @@ pub enum Error {
     },
 
     /// A sequence number that is not in the log.
-    #[error("sequence number {seq} is out of range, the log ends at {last_seq}; use a number that was appended")]
+    #[error("sequence number {seq} is out of range, the log ends at {last_seq}; {}", InRange { seq: *seq, last_seq: *last_seq })]
     OutOfRange {
         /// What was asked for.
         seq: u64,
@@ -257,6 +257,32 @@ pub struct InvalidOptions {
     pub field: &'static str,
     /// Why its value is refused, and what is allowed.
     pub reason: &'static str,
+}
+
+/// The largest number that a log is reset to, so that there is no end of numbers behind it.
+pub(crate) const MAX_RESET: u64 = (1 << 62) - 1;
+
+/// Which numbers would have been taken in place of `seq`, for a sentence. Up to the last one only a reset refuses; above
+/// that, up to [`MAX_RESET`], only everything else.
+struct InRange {
+    seq: u64,
+    last_seq: u64,
+}
+
+impl std::fmt::Display for InRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { seq, last_seq } = *self;
+        let first = last_seq.saturating_add(1);
+        match (seq <= last_seq, last_seq < MAX_RESET) {
+            (true, true) => write!(f, "use a number from {first} to {MAX_RESET}"),
+            (true, false) => f.write_str("it cannot be reset any more, begin a new log"),
+            (false, true) if seq > MAX_RESET => {
+                write!(f, "use a number up to {last_seq}, or for a reset one from {first} to {MAX_RESET}")
+            }
+            (false, true) => write!(f, "use a number up to {last_seq}"),
+            (false, false) => write!(f, "use a number up to {last_seq}, and to reset it begin a new log"),
+        }
+    }
 }
 
 /// Who holds the lock, for a sentence.

@@ -234,6 +234,26 @@ mod tests {
     }
 
     #[test]
+    fn each_option_is_taken_at_its_bounds_and_refused_beyond() {
+        for size in [MIN_CAPACITY as u64, MAX_CAPACITY as u64] {
+            assert_eq!(Options::new().segment_size(size).validated().map(|o| o.segment_size).ok(), Some(size));
+        }
+        let sizes = [0, MIN_CAPACITY as u64 - 1, MAX_CAPACITY as u64 + 1];
+        assert!(sizes.map(|size| refused(&Options::new().segment_size(size))) == ["segment_size"; 3]);
+        assert!([1, 64].map(|count| Options::new().spare_segments(count).validated().is_ok()) == [true; 2]);
+        assert!([0, 65].map(|count| refused(&Options::new().spare_segments(count))) == ["spare_segments"; 2]);
+        assert!([0o600, 0o777].map(|mode| Options::new().file_mode(mode).validated().is_ok()) == [true; 2]);
+        let modes = [0, 0o200, 0o577, 0o1600, u32::MAX];
+        assert!(modes.map(|mode| refused(&Options::new().file_mode(mode))) == ["file_mode"; 5]);
+        let batch = |records, delay| Options::new().sync_mode(SyncMode::Batch { records, delay });
+        for taken in [batch(1, Duration::from_nanos(1)), batch(u32::MAX, Duration::MAX)] {
+            assert!(taken.validated().is_ok());
+        }
+        assert_eq!(refused(&batch(0, Duration::MAX)), "sync_mode");
+        assert_eq!(refused(&batch(1, Duration::ZERO)), "sync_mode");
+    }
+
+    #[test]
     fn a_segment_size_is_rounded_up_to_pages() {
         let size = Options::new().segment_size(12_289).validated().map(|options| options.segment_size);
         assert_eq!(size.ok(), Some(16_384));

@@ -1,8 +1,9 @@
-//! Records taken away: from the front, from the back, or all of them. Each is one manifest update.
+//! Where the log begins and ends, and what its user holds: records taken away from the front, from the back, or all of them,
+//! and the checkpoint. Each is one manifest update.
 
 use crate::append::Writer;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, MAX_RESET, Result};
 use crate::format::manifest::{Entry, MAX_NUMBER};
 use crate::format::segment::FRAMES_AT;
 use crate::manifest::Manifest;
@@ -56,11 +57,13 @@ pub(crate) fn back(engine: &Engine, after: u64) -> Result<()> {
     start_again(engine, &mut books, &mut writer, ends, after + 1, after)
 }
 
+const _: () = assert!(MAX_RESET == MAX_NUMBER / 2);
+
 /// Drops every record and goes on at `next_seq`.
 pub(crate) fn reset(engine: &Engine, next_seq: u64) -> Result<()> {
     let (mut books, mut writer) = at_rest(engine)?;
     let last_seq = writer.last_seq();
-    if next_seq <= last_seq || next_seq > MAX_NUMBER / 2 {
+    if next_seq <= last_seq || next_seq > MAX_RESET {
         return Err(Error::OutOfRange { seq: next_seq, last_seq });
     }
     start_again(engine, &mut books, &mut writer, None, next_seq, 0)
