@@ -1,6 +1,5 @@
 //! How a log is opened.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -101,7 +100,7 @@ impl Options {
             file_mode: 0o600,
             background: Background::Thread,
             lock_memory: false,
-            listener: Listener(None),
+            listener: Listener::none(),
             index_memory: 16 << 20,
         }
     }
@@ -182,10 +181,17 @@ impl Options {
         self
     }
 
-    /// What is called when something happens in the log, from the thread in which it happens; it must not call the log.
+    /// What is called when something happens in the log, from the thread in which it happens: one of the log's own, or
+    /// one that calls the log, of which the call then takes as long as the listener does.
+    ///
+    /// The log holds no lock meanwhile. The listener may call the log, for example truncate its front at
+    /// [`Event::NoSpace`], close it, and drop its last handle. What its own calls cause is told when it has returned, not
+    /// from within itself. It must not wait for another thread that waits for the log. A panic of it ends there, and is
+    /// counted by [`Stats::callback_panics`](crate::Stats::callback_panics): the append in which it happened is not
+    /// affected, and neither is the log. All this holds for the wakers of futures, too.
     #[must_use]
     pub fn on_event(mut self, listener: impl Fn(&Event) + Send + Sync + 'static) -> Self {
-        self.listener = Listener(Some(Arc::new(listener)));
+        self.listener = Listener::new(listener);
         self
     }
 

@@ -12,6 +12,20 @@ use crate::prepare::Books;
 use crate::segment::{End, Segment};
 use crate::sync::{Arc, MutexGuard, lock};
 
+/// Records that the user's state holds everything up to `up_to`, a number of `epoch` that is durable.
+pub(crate) fn checkpoint(engine: &Engine, up_to: u64, epoch: usize) -> Result<()> {
+    let mut books = engine.keeper.books();
+    // A cut may have come before, and the number may be another record's by now.
+    engine.commit.check_epoch(up_to, epoch)?;
+    if up_to <= books.current().header.checkpoint_seq {
+        return Ok(());
+    }
+    engine.commit.check()?;
+    books.update(&engine.commit, |next| next.header.checkpoint_seq = up_to)?;
+    engine.commit.change(|live| live.checkpoint_seq = up_to);
+    Ok(())
+}
+
 /// Removes the records up to `up_to`, at most all.
 pub(crate) fn front(engine: &Engine, up_to: u64) -> Result<()> {
     let epoch = engine.commit.epoch();

@@ -62,10 +62,12 @@ fn spawn(engine: &Arc<Engine>, name: &str, run: fn(&Engine)) -> Result<JoinHandl
 }
 
 /// Seals what was rotated and prepares what is missing. A failure has poisoned the log, which ends the rounds; want of
-/// space is told when the space is needed.
+/// space is told when the space is needed, or to the attempt that asked for it.
 fn keep_prepared(engine: &Engine) {
     while engine.commit.upkeep_bell.wait(None) != Call::Over {
-        let _ = engine.keeper.maintain(&engine.writer, &engine.commit);
+        if let Err(e) = engine.keeper.maintain(&engine.writer, &engine.commit) {
+            engine.keeper.asked.refuse(e);
+        }
         engine.show_soon();
     }
 }

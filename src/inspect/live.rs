@@ -132,6 +132,7 @@ fn shown(writer: &Writer, slots: &[Slot], lock: WriterLock) -> LiveStat {
             removed: writer.removed,
             sync_micros: histogram(writer.sync_micros),
             group_records: histogram(writer.group_records),
+            callback_panics: 0,
         },
         readers: slots.iter().map(reader).collect(),
     }
