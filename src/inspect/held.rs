@@ -34,7 +34,8 @@ mod tests {
 
     #[test]
     fn numbers_without_a_record_are_not_counted() {
-        let cases: [(u64, &[(u64, u64)], u64, &[(u64, u64)]); 8] = [
+        type Ranges = &'static [(u64, u64)];
+        let cases: [(u64, Ranges, u64, Ranges); 8] = [
             (1, &[(1, 0)], 0, &[]),
             (6, &[(1, 5)], 0, &[]),
             (3, &[(1, 5), (6, 9)], 7, &[]),
