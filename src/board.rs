@@ -16,6 +16,8 @@ const STALE: u64 = 10_000_000_000;
 /// The page, as its writer holds it.
 pub(crate) struct Board {
     file: StoredFile,
+    /// In which the writer's process id counts.
+    pub(crate) namespace: u32,
     /// When it was written last.
     shown: Mutex<Option<Instant>>,
 }
@@ -27,7 +29,7 @@ impl Board {
             return None;
         }
         let file = open(storage).ok()?;
-        Some(Self { file, shown: Mutex::default() })
+        Some(Self { file, namespace: pid_namespace(), shown: Mutex::default() })
     }
 
     /// Shows what `writer` says, unless that was done a moment ago and need not be `now`.
@@ -44,6 +46,12 @@ impl Board {
     pub(crate) fn has_shown(&self) -> bool {
         lock(&self.shown).is_some()
     }
+}
+
+/// The inode number of this process's pid namespace; 0 where the system tells none.
+pub(crate) fn pid_namespace() -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self/ns/pid").map_or(0, |found| u32::try_from(found.ino()).unwrap_or(0))
 }
 
 /// Opens the page, making it whole: nothing is written to it later for which there might be no space.

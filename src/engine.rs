@@ -1,6 +1,9 @@
 //! The parts of an open log, working together; touches no byte itself.
 
 mod inherited;
+mod show;
+
+use std::time::Duration;
 
 use crate::ahead::Ahead;
 use crate::append::{Attempt, Counts, Writer};
@@ -8,8 +11,7 @@ use crate::board::Board;
 use crate::callback::Callback;
 use crate::commit::Commit;
 use crate::error::Result;
-use crate::event::{Event, Histogram, Listener};
-use crate::format::stats;
+use crate::event::{Event, Listener};
 use crate::index::Budget;
 use crate::live::{Live, Positions};
 use crate::options::{Background, Options, SyncMode};
@@ -82,11 +84,12 @@ impl Engine {
             segments: Arc::new(segments),
             meta,
         };
+        let listener = options.listener.for_another();
         let plan = Plan {
             segment_size: options.segment_size,
             spare_segments: options.spare_segments,
             sync_zeros: options.sync_mode != SyncMode::None,
-            listener: options.listener.clone(),
+            listener: listener.clone(),
             index_budget: Arc::clone(&index_budget),
         };
         let spares = spares.into_iter().map(|spare| spare.indexed(&index_budget)).collect();
@@ -106,7 +109,7 @@ impl Engine {
             readers,
             mode: options.sync_mode,
             threaded: options.background == Background::Thread,
-            listener: options.listener.clone(),
+            listener,
             callback: Callback::default(),
             dozing: AtomicBool::new(false),
             changed: AtomicBool::new(false),
@@ -143,6 +146,7 @@ impl Engine {
                 Attempt::Full(need) => {
                     drop(writer);
                     let ready = self.keeper.wait_ready(&self.writer, &self.commit, need);
+                    self.wake_due();
                     writer = lock(&self.writer);
                     // What was announced before is enough, even if there is no space for more.
                     if !writer.can_rotate(need) {
@@ -234,8 +238,10 @@ impl Engine {
                     Attempt::Full(_) => (None, true),
                 }
             }
-            Attempt::Full(_) => {
+            Attempt::Full(need) => {
+                let refused = self.keeper.asked.ask(need);
                 self.commit.upkeep_bell.ring();
+                refused?;
                 (None, false)
             }
         };
@@ -296,25 +302,6 @@ impl Engine {
         synced
     }
 
-    /// Has shown to others what changed though nothing was appended: under the lock under which the thread looks for the
-    /// last time before it dozes, so it was seen then, or the thread is found dozing here.
-    pub(crate) fn show_soon(&self) {
-        self.changed.store(true, Ordering::Relaxed);
-        if self.dozing.load(Ordering::Relaxed) {
-            self.commit.sync_bell.ring();
-        }
-    }
-
-    /// Shows the log to others, as [`Engine::show`] does, from the first change on: `moved` is one.
-    pub(crate) fn show_changes(&self, moved: bool, now: bool) {
-        if moved {
-            self.changed.store(true, Ordering::Relaxed);
-        }
-        if self.changed.load(Ordering::Relaxed) {
-            self.show(now);
-        }
-    }
-
     /// Starts a sync when `window` records are not durable, and waits while twice as many are not.
     fn keep_window(&self, seq: u64, epoch: usize, window: u64) -> Result<()> {
         let unsynced = seq.saturating_sub(self.commit.durable_seq());
@@ -325,7 +312,17 @@ impl Engine {
             }
             return Ok(());
         }
-        self.commit.bound(seq, epoch, window)
+        let synced = self.commit.bound(seq, epoch, window);
+        self.wake_due();
+        synced
+    }
+
+    /// As [`Engine::sync_to`], for at most `patience`.
+    pub(crate) fn sync_within(&self, seq: u64, epoch: usize, patience: Duration) -> Result<bool> {
+        let synced = self.commit.sync_within(seq, epoch, patience);
+        self.wake_due();
+        self.show_soon();
+        synced
     }
 
     /// Has the segment before sealed, and the next prepared. What was appended is safe without it, so a failure is not
@@ -357,49 +354,6 @@ impl Engine {
         }
     }
 
-    /// Shows the log to other processes, unless that was done a moment ago and need not be `now`.
-    pub(crate) fn show(&self, now: bool) {
-        if let Some((board, opened)) = &self.board {
-            board.show(now, || self.shown(std::process::id(), *opened));
-        }
-    }
-
-    /// What others are shown; `pid` is 0 once the log is closed.
-    fn shown(&self, pid: u32, opened: u64) -> stats::Writer {
-        let (live, stats) = (self.commit.live(), self.stats());
-        let Positions { first, last, durable, checkpoint } = live.positions();
-        let counts = |histogram: &Histogram| {
-            let (buckets, sum, max) = histogram.parts();
-            stats::Counts { buckets, sum, max }
-        };
-        stats::Writer {
-            pid,
-            opened,
-            updated: self.storage.now(),
-            mode: match self.mode {
-                SyncMode::Sync => 0,
-                SyncMode::Batch { .. } => 1,
-                SyncMode::None => 2,
-            },
-            first_seq: first,
-            last_seq: last,
-            durable_seq: durable,
-            checkpoint_seq: checkpoint,
-            segments: live.segments.len() as u64,
-            active: live.active().ordinal(),
-            position: live.active().end().offset as u64,
-            records: stats.records,
-            bytes: stats.bytes,
-            rotations: stats.rotations,
-            segment_waits: stats.segment_waits,
-            prepared: stats.prepared,
-            recycled: stats.recycled,
-            removed: stats.removed,
-            sync_micros: counts(&stats.sync_micros),
-            group_records: counts(&stats.group_records),
-        }
-    }
-
     /// Everything that is published now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let live = self.commit.live();
@@ -428,7 +382,7 @@ impl Engine {
         self.commit.await_leader();
         let happened = self.changed.load(Ordering::Relaxed) || self.written.records.load(Ordering::Relaxed) > 0;
         if let Some((board, opened)) = self.board.as_ref().filter(|(board, _)| happened || board.has_shown()) {
-            board.show(true, || self.shown(0, *opened));
+            board.show(true, || self.shown(board, 0, *opened));
         }
         synced.and(closed)
     }

@@ -4,6 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod operation;
+
+pub use operation::Operation;
+
 /// The result of everything that can fail here.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -29,7 +33,7 @@ pub enum Error {
         /// The directory of the log.
         path: Box<PathBuf>,
         /// Which of the writer's two locks is held.
-        lock: WriterLock,
+        lock: LockKind,
     },
 
     /// A file that the writer has open is not the file of that name any more, or the directory was removed.
@@ -100,8 +104,8 @@ pub enum Error {
         path: Box<PathBuf>,
     },
 
-    /// A record or a batch is longer than any segment can be.
-    #[error("a record or batch of {len} bytes was given, and at most {max} fit; split it")]
+    /// A record or a batch is longer than any segment can be, or metadata than what is kept of it.
+    #[error("{len} bytes were given, and at most {max} fit; give less, or split them")]
     RecordTooLarge {
         /// Length in bytes.
         len: u64,
@@ -110,7 +114,7 @@ pub enum Error {
     },
 
     /// A sequence number that is not in the log.
-    #[error("sequence number {seq} is out of range, the log ends at {last_seq}; use a number that was appended")]
+    #[error("sequence number {seq} is out of range, the log ends at {last_seq}; {}", InRange { seq: *seq, last_seq: *last_seq })]
     OutOfRange {
         /// What was asked for.
         seq: u64,
@@ -193,9 +197,11 @@ pub enum Error {
 
 /// A refusal of the operating system.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {context} {}: {source}", path.display())]
+#[error("cannot {operation} {}: {source}", path.display())]
 pub struct IoFailure {
-    /// What was tried, as a verb.
+    /// What was tried.
+    pub operation: Operation,
+    /// The same in words, for a message: `operation.as_str()`.
     pub context: &'static str,
     /// On which file or directory.
     pub path: PathBuf,
@@ -266,10 +272,36 @@ pub struct InvalidOptions {
     pub reason: &'static str,
 }
 
+/// The largest number that a log is reset to, so that there is no end of numbers behind it.
+pub(crate) const MAX_RESET: u64 = (1 << 62) - 1;
+
+/// Which numbers would have been taken in place of `seq`, for a sentence. Up to the last one only a reset refuses; above
+/// that, up to [`MAX_RESET`], only everything else.
+struct InRange {
+    seq: u64,
+    last_seq: u64,
+}
+
+impl std::fmt::Display for InRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { seq, last_seq } = *self;
+        let first = last_seq.saturating_add(1);
+        match (seq <= last_seq, last_seq < MAX_RESET) {
+            (true, true) => write!(f, "use a number from {first} to {MAX_RESET}"),
+            (true, false) => f.write_str("it cannot be reset any more, begin a new log"),
+            (false, true) if seq > MAX_RESET => {
+                write!(f, "use a number up to {last_seq}, or for a reset one from {first} to {MAX_RESET}")
+            }
+            (false, true) => write!(f, "use a number up to {last_seq}"),
+            (false, false) => write!(f, "use a number up to {last_seq}, and to reset it begin a new log"),
+        }
+    }
+}
+
 /// The two locks that a writer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum WriterLock {
+pub enum LockKind {
     /// The file LOCK.
     File,
     /// The directory itself, by its own descriptor.
@@ -280,7 +312,7 @@ pub enum WriterLock {
 struct Holder<'a> {
     pid: Option<u32>,
     path: &'a Path,
-    lock: WriterLock,
+    lock: LockKind,
 }
 
 impl std::fmt::Display for Holder<'_> {
@@ -288,10 +320,10 @@ impl std::fmt::Display for Holder<'_> {
         let path = self.path.display();
         let by = self.pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
         match self.lock {
-            WriterLock::File => {
+            LockKind::File => {
                 write!(f, "the log at {path} is open for writing by {by}; close that writer or open the log read-only")
             }
-            WriterLock::Directory => write!(
+            LockKind::Directory => write!(
                 f,
                 "the directory {path} is locked by {by}, though its file LOCK is free (a writer whose file LOCK was \
                  removed, or a program that locks directories); end that process or open the log read-only"
@@ -302,9 +334,10 @@ impl std::fmt::Display for Holder<'_> {
 
 impl Error {
     /// An I/O error; want of space becomes [`Error::NoSpace`].
-    pub(crate) fn io(context: &'static str, path: &Path, source: io::Error) -> Self {
+    pub(crate) fn io(operation: Operation, path: &Path, source: io::Error) -> Self {
         let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        let failure = Box::new(IoFailure { context, path: path.to_owned(), source });
+        let context = operation.as_str();
+        let failure = Box::new(IoFailure { operation, context, path: path.to_owned(), source });
         if full { Self::NoSpace(failure) } else { Self::Io(failure) }
     }
 
@@ -333,6 +366,62 @@ impl Error {
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Io(failure) if failure.source.kind() == io::ErrorKind::NotFound)
     }
+
+    /// Whether the failure leaves unknown what is on the disk, so that nothing may be written any more. Want of space, of
+    /// descriptors or of permission does not; a failed sync or rename does, and so does everything that no system call
+    /// has returned, because nobody expects it there.
+    pub(crate) fn leaves_disk_unknown(&self) -> bool {
+        match self {
+            Self::NoSpace(_) => false,
+            Self::Io(failure) => failure.operation.leaves_disk_unknown(),
+            _ => true,
+        }
+    }
+
+    /// Whether `other` says the same: the same variant with the same details. Of what the system said, the kind and the
+    /// number are compared, and not the message.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Io(a), Self::Io(b)) | (Self::NoSpace(a), Self::NoSpace(b)) => a.is_same_as(b),
+            (Self::Locked { pid: a, path: at, lock }, Self::Locked { pid: b, path: other_at, lock: other_lock }) => {
+                (a, at, lock) == (b, other_at, other_lock)
+            }
+            (Self::Corrupt(a), Self::Corrupt(b)) | (Self::TornTail(a), Self::TornTail(b)) => a == b,
+            (Self::MissingSegment(a), Self::MissingSegment(b)) => a == b,
+            (Self::NoManifest { path: a }, Self::NoManifest { path: b })
+            | (Self::Replaced { path: a }, Self::Replaced { path: b })
+            | (Self::UnfinishedCopy { path: a }, Self::UnfinishedCopy { path: b })
+            | (Self::Stale { path: a }, Self::Stale { path: b }) => a == b,
+            (Self::Destination(a), Self::Destination(b)) => a == b,
+            (Self::Foreign(a), Self::Foreign(b)) => a == b,
+            (
+                Self::Version { version: a, features: with, path: at },
+                Self::Version { version: b, features: other_with, path: other_at },
+            ) => (a, with, at) == (b, other_with, other_at),
+            (Self::RecordTooLarge { len: a, max }, Self::RecordTooLarge { len: b, max: other_max }) => {
+                (a, max) == (b, other_max)
+            }
+            (Self::OutOfRange { seq: a, last_seq: at }, Self::OutOfRange { seq: b, last_seq: other_at }) => {
+                (a, at) == (b, other_at)
+            }
+            (Self::Truncated { first_seq: a }, Self::Truncated { first_seq: b })
+            | (Self::TruncatedBack { last_seq: a }, Self::TruncatedBack { last_seq: b })
+            | (Self::InsideBatch { seq: a }, Self::InsideBatch { seq: b })
+            | (Self::Ahead { last_seq: a }, Self::Ahead { last_seq: b }) => a == b,
+            (Self::Gap { from: a, to }, Self::Gap { from: b, to: other_to }) => (a, to) == (b, other_to),
+            (Self::InvalidOptions(a), Self::InvalidOptions(b)) => a == b,
+            (Self::Poisoned(a), Self::Poisoned(b)) => a.is_same_as(b),
+            // Two kinds, or one without details.
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
+        }
+    }
+}
+
+impl IoFailure {
+    fn is_same_as(&self, other: &Self) -> bool {
+        let details = |failure: &Self| (failure.operation, failure.source.kind(), failure.source.raw_os_error());
+        details(self) == details(other) && self.path == other.path
+    }
 }
 
 const _: () = assert!(size_of::<Result<u64>>() <= 24);
@@ -343,14 +432,51 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_from_a_failing_one() {
-        let full = |kind: io::ErrorKind| Error::io("allocate", Path::new("x"), kind.into());
+        let full = |kind: io::ErrorKind| Error::io(Operation::Allocate, Path::new("x"), kind.into());
         assert!(matches!(full(io::ErrorKind::StorageFull), Error::NoSpace(_)));
         assert!(matches!(full(io::ErrorKind::PermissionDenied), Error::Io(_)));
     }
 
     #[test]
+    fn only_a_sync_and_a_rename_leave_the_disk_unknown() {
+        let failed = |operation| Error::io(operation, Path::new("x"), io::Error::other("cannot sync or rename"));
+        for operation in [Operation::Create, Operation::Allocate, Operation::Write, Operation::Link, Operation::Lock] {
+            assert!(!failed(operation).leaves_disk_unknown(), "{operation}");
+        }
+        for operation in [Operation::Sync, Operation::Rename] {
+            assert!(failed(operation).leaves_disk_unknown(), "{operation}");
+            let full = Error::io(operation, Path::new("x"), io::ErrorKind::StorageFull.into());
+            assert!(!full.leaves_disk_unknown(), "{operation}");
+        }
+        assert!(Error::Closed.leaves_disk_unknown());
+    }
+
+    #[test]
+    fn errors_are_the_same_by_what_they_say_and_not_by_their_words() {
+        let io = |operation, path: &str, kind: io::ErrorKind, words: &str| {
+            Error::io(operation, Path::new(path), io::Error::new(kind, words))
+        };
+        let other = io::ErrorKind::Other;
+        let one = io(Operation::Read, "a", other, "some words");
+        assert!(one.is_same_as(&io(Operation::Read, "a", other, "other words")));
+        assert!(!one.is_same_as(&io(Operation::Open, "a", other, "some words")));
+        assert!(!one.is_same_as(&io(Operation::Read, "b", other, "some words")));
+        assert!(!one.is_same_as(&io(Operation::Read, "a", io::ErrorKind::NotFound, "some words")));
+        let corrupt = |offset, of: fn(Box<Corruption>) -> Error| {
+            let (segment, expected_seq, durable_offset) = (1, 2, 3);
+            of(Box::new(Corruption { path: "a".into(), segment, offset, expected_seq, durable_offset, reason: "torn" }))
+        };
+        assert!(corrupt(1, Error::Corrupt).is_same_as(&corrupt(1, Error::Corrupt)));
+        assert!(!corrupt(1, Error::Corrupt).is_same_as(&corrupt(2, Error::Corrupt)));
+        assert!(!corrupt(1, Error::Corrupt).is_same_as(&corrupt(1, Error::TornTail)));
+        assert!(Error::Gap { from: 1, to: 2 }.is_same_as(&Error::Gap { from: 1, to: 2 }));
+        assert!(!Error::Gap { from: 1, to: 2 }.is_same_as(&Error::Gap { from: 1, to: 3 }));
+        assert!(Error::Closed.is_same_as(&Error::Closed) && !Error::Closed.is_same_as(&Error::Reentrant));
+    }
+
+    #[test]
     fn every_sentence_names_the_file_and_what_to_do() {
-        let locked = Error::Locked { pid: Some(7), path: Box::new("data".into()), lock: WriterLock::File };
+        let locked = Error::Locked { pid: Some(7), path: Box::new("data".into()), lock: LockKind::File };
         assert_eq!(
             locked.to_string(),
             "the log at data is open for writing by process 7; close that writer or open the log read-only"

@@ -1,10 +1,15 @@
 //! What a log tells its host while it runs, and what it counts.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-/// Something that happened in an open log, off the append path unless no thread runs.
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, Counter, Mutex, lock, this_thread};
+use crate::wakers::contained;
+
+/// Something that happened in an open log, off the append path unless no thread runs; see
+/// [`on_event`](crate::Options::on_event).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -34,16 +39,89 @@ pub enum Event {
 /// What is called.
 type Callback = Arc<dyn Fn(&Event) + Send + Sync>;
 
-/// Who is told.
-#[derive(Clone, Default)]
-pub(crate) struct Listener(pub(crate) Option<Callback>);
+/// Who is told. It is user code, which may call the log, close it, drop its last handle or panic: so it is told with no
+/// lock of the log held, and a panic ends here.
+#[derive(Clone)]
+pub(crate) struct Listener(Option<Arc<Told>>);
+
+/// The callback of one log, and what is being told.
+struct Told {
+    callback: Callback,
+    /// The threads in which the callback runs, and the events that its own calls have caused there since.
+    running: Mutex<Vec<(usize, VecDeque<Event>)>>,
+    panics: Counter,
+}
+
+impl Told {
+    fn new(callback: Callback) -> Arc<Self> {
+        Arc::new(Self { callback, running: Mutex::new(Vec::new()), panics: Counter::new(0) })
+    }
+}
 
 impl Listener {
-    /// Tells whoever wants to know.
+    /// Tells nobody.
+    pub(crate) const fn none() -> Self {
+        Self(None)
+    }
+
+    /// Tells `callback`.
+    pub(crate) fn new(callback: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        Self(Some(Told::new(Arc::new(callback))))
+    }
+
+    /// The same callback for another log.
+    pub(crate) fn for_another(&self) -> Self {
+        Self(self.0.as_ref().map(|told| Told::new(Arc::clone(&told.callback))))
+    }
+
+    /// Tells whoever wants to know; the caller holds no lock. If the callback is running in this thread already, it is
+    /// told when it returns, and not from within itself.
     pub(crate) fn tell(&self, event: &Event) {
-        if let Some(listener) = &self.0 {
-            listener(event);
+        let Some(told) = &self.0 else { return };
+        let thread = this_thread();
+        if !told.begin(thread, event) {
+            return;
         }
+        let mut next = Some(event.clone());
+        while let Some(event) = next {
+            if !contained(|| (told.callback)(&event)) {
+                told.panics.fetch_add(1, Ordering::Relaxed);
+            }
+            next = told.next(thread);
+        }
+    }
+
+    /// How often it panicked.
+    pub(crate) fn panics(&self) -> u64 {
+        self.0.as_ref().map_or(0, |told| told.panics.load(Ordering::Relaxed))
+    }
+}
+
+impl Told {
+    /// Whether the callback is to run in `thread` now; if it does already, the event is told behind what it is told.
+    fn begin(&self, thread: usize, event: &Event) -> bool {
+        let mut running = lock(&self.running);
+        match running.iter_mut().find(|(other, _)| *other == thread) {
+            Some((_, caused)) => {
+                caused.push_back(event.clone());
+                false
+            }
+            None => {
+                running.push((thread, VecDeque::new()));
+                true
+            }
+        }
+    }
+
+    /// What the callback has caused in `thread`; if there is nothing more, it runs there no longer.
+    fn next(&self, thread: usize) -> Option<Event> {
+        let mut running = lock(&self.running);
+        let at = running.iter().position(|(other, _)| *other == thread)?;
+        let next = running[at].1.pop_front();
+        if next.is_none() {
+            running.swap_remove(at);
+        }
+        next
     }
 }
 
@@ -145,6 +223,8 @@ pub struct Stats {
     pub sync_micros: Histogram,
     /// Records that one group's syncs made durable.
     pub group_records: Histogram,
+    /// Listeners and wakers that panicked: the panic ended there. Other processes are not shown this.
+    pub callback_panics: u64,
 }
 
 #[cfg(test)]

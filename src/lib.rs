@@ -86,7 +86,6 @@ mod format;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
-mod holder;
 mod identity;
 mod index;
 pub mod inspect;
@@ -116,7 +115,7 @@ mod worker;
 
 pub use crate::append::Seqs;
 pub use crate::error::{
-    Corruption, Destination, Error, Foreign, InvalidOptions, IoFailure, MissingSegment, Result, WriterLock,
+    Corruption, Destination, Error, Foreign, InvalidOptions, IoFailure, LockKind, MissingSegment, Operation, Result,
 };
 pub use crate::event::{Event, Histogram, Stats};
 pub use crate::live::Positions;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::format::PAGE;
 use crate::format::manifest::{self as slot, Entry, FIRST_SLOT, Header, MAX_SLOT, MIN_SLOT, Refusal, Role};
 use crate::format::name::{MANIFEST, MANIFEST_TMP};
@@ -164,7 +164,7 @@ impl ManifestFile {
         if bytes.len() > self.slot_len || Manifest::decode(&bytes).is_err() {
             // Only crafted files come near the end of a number's range; a slot past it would be the end of the log.
             let source = std::io::Error::other("a number of the log has reached the end of its range");
-            return Err(Error::io("update", self.file.path(), source));
+            return Err(Error::io(Operation::Update, self.file.path(), source));
         }
         let (first, second) = (1 - self.newest, self.newest);
         self.write_slot(first, &bytes)?;

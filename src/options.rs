@@ -1,6 +1,5 @@
 //! How a log is opened.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -101,7 +100,7 @@ impl Options {
             file_mode: 0o600,
             background: Background::Thread,
             lock_memory: false,
-            listener: Listener(None),
+            listener: Listener::none(),
             index_memory: 16 << 20,
         }
     }
@@ -182,10 +181,17 @@ impl Options {
         self
     }
 
-    /// What is called when something happens in the log, from the thread in which it happens; it must not call the log.
+    /// What is called when something happens in the log, from the thread in which it happens: one of the log's own, or
+    /// one that calls the log, of which the call then takes as long as the listener does.
+    ///
+    /// The log holds no lock meanwhile. The listener may call the log, for example truncate its front at
+    /// [`Event::NoSpace`], close it, and drop its last handle. What its own calls cause is told when it has returned, not
+    /// from within itself. It must not wait for another thread that waits for the log. A panic of it ends there, and is
+    /// counted by [`Stats::callback_panics`](crate::Stats::callback_panics): the append in which it happened is not
+    /// affected, and neither is the log. All this holds for the wakers of futures, too.
     #[must_use]
     pub fn on_event(mut self, listener: impl Fn(&Event) + Send + Sync + 'static) -> Self {
-        self.listener = Listener(Some(Arc::new(listener)));
+        self.listener = Listener::new(listener);
         self
     }
 
@@ -234,25 +240,23 @@ mod tests {
     }
 
     #[test]
-    fn each_option_is_taken_at_its_bounds() {
-        let batch = |records, nanos| SyncMode::Batch { records, delay: Duration::from_nanos(nanos) };
-        let longest = SyncMode::Batch { records: u32::MAX, delay: Duration::MAX };
-        let options = [
-            Options::new().segment_size(12 << 10),
-            Options::new().segment_size(16 << 30),
-            Options::new().segment_size((16 << 30) - 1),
-            Options::new().spare_segments(1),
-            Options::new().spare_segments(64),
-            Options::new().file_mode(0o600),
-            Options::new().file_mode(0o777),
-            Options::new().sync_mode(batch(1, 1)),
-            Options::new().sync_mode(longest),
-            Options::new().index_memory(0),
-        ];
-        for options in options {
-            let validated = options.validated().map(|options| options.segment_size <= MAX_CAPACITY as u64);
-            assert!(matches!(validated, Ok(true)), "{options:?}: {validated:?}");
+    fn each_option_is_taken_at_its_bounds_and_refused_beyond() {
+        for size in [MIN_CAPACITY as u64, MAX_CAPACITY as u64] {
+            assert_eq!(Options::new().segment_size(size).validated().map(|o| o.segment_size).ok(), Some(size));
         }
+        let sizes = [0, MIN_CAPACITY as u64 - 1, MAX_CAPACITY as u64 + 1];
+        assert!(sizes.map(|size| refused(&Options::new().segment_size(size))) == ["segment_size"; 3]);
+        assert!([1, 64].map(|count| Options::new().spare_segments(count).validated().is_ok()) == [true; 2]);
+        assert!([0, 65].map(|count| refused(&Options::new().spare_segments(count))) == ["spare_segments"; 2]);
+        assert!([0o600, 0o777].map(|mode| Options::new().file_mode(mode).validated().is_ok()) == [true; 2]);
+        let modes = [0, 0o200, 0o577, 0o1600, u32::MAX];
+        assert!(modes.map(|mode| refused(&Options::new().file_mode(mode))) == ["file_mode"; 5]);
+        let batch = |records, delay| Options::new().sync_mode(SyncMode::Batch { records, delay });
+        for taken in [batch(1, Duration::from_nanos(1)), batch(u32::MAX, Duration::MAX)] {
+            assert!(taken.validated().is_ok());
+        }
+        assert_eq!(refused(&batch(0, Duration::MAX)), "sync_mode");
+        assert_eq!(refused(&batch(1, Duration::ZERO)), "sync_mode");
     }
 
     #[test]

@@ -47,8 +47,7 @@ impl Pending {
     /// [`Error::Forked`](crate::Error::Forked).
     pub fn wait(self) -> Result<Seqs> {
         self.engine.owner.check()?;
-        self.engine.commit.sync_to(self.last(), self.epoch)?;
-        self.engine.show_soon();
+        self.engine.sync_to(self.last(), self.epoch)?;
         Ok(self.seqs)
     }
 
@@ -58,7 +57,7 @@ impl Pending {
     /// As [`Pending::wait`].
     pub fn wait_timeout(&self, patience: Duration) -> Result<Option<Seqs>> {
         self.engine.owner.check()?;
-        let durable = self.engine.commit.sync_within(self.last(), self.epoch, patience)?;
+        let durable = self.engine.sync_within(self.last(), self.epoch, patience)?;
         Ok(durable.then_some(self.seqs))
     }
 
@@ -67,8 +66,9 @@ impl Pending {
     }
 }
 
-/// Resolves when the records are durable; needs [`Background::Thread`](crate::Background::Thread), or somebody who calls
-/// [`maintain`](crate::Wal::maintain) or [`sync`](crate::Wal::sync).
+/// Resolves when the records are durable; needs [`Background::Thread`](crate::Background::Thread), or another call that
+/// makes them durable: [`maintain`](crate::Wal::maintain), [`sync`](crate::Wal::sync), an append that fills the window of
+/// `Batch`, [`Pending::wait`] of a later record, or any other.
 impl Future for Pending {
     type Output = Result<Seqs>;
 

@@ -3,7 +3,9 @@
 //! One manifest update seals a segment, makes the next one active and announces another spare. It runs under the lock of
 //! the manifest, which appends never take; the writer's lock is held only to look and to hand over.
 
-use std::time::{Duration, Instant};
+mod asked;
+
+use std::time::Instant;
 
 use crate::append::Writer;
 use crate::commit::Commit;
@@ -20,6 +22,7 @@ use crate::segment::{Preparation, Segment, Spare, file_name};
 use crate::storage::{Storage, StoredFile};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Counter, Mutex, MutexGuard, lock};
+use asked::Asked;
 
 /// How spares are made.
 pub(crate) struct Plan {
@@ -41,6 +44,8 @@ pub(crate) struct Keeper {
     wants_help: AtomicBool,
     /// How many appends had waited for a segment when an append last saw to its rotation.
     waits_seen: Counter,
+    /// What attempts that may not wait have asked for.
+    pub(crate) asked: Asked,
     pub(crate) counts: Counts,
 }
 
@@ -95,6 +100,7 @@ impl Keeper {
             readers,
             wants_help: AtomicBool::new(false),
             waits_seen: Counter::new(0),
+            asked: Asked::default(),
             counts: Counts::default(),
         }
     }
@@ -110,8 +116,13 @@ impl Keeper {
     /// `NoSpace` if a spare or a larger manifest does not fit, `Io` if a spare cannot be made: the log goes on without.
     /// A failed sync or manifest update poisons.
     pub(crate) fn maintain(&self, writer: &Mutex<Writer>, commit: &Commit) -> Result<()> {
-        while self.make_ready(writer, commit, 0)? {}
-        Ok(())
+        loop {
+            let need = self.asked.need();
+            if !self.make_ready(writer, commit, need)? {
+                self.asked.answer(need);
+                return Ok(());
+            }
+        }
     }
 
     /// As [`Keeper::make_ready`], for an append that cannot go on without.
@@ -143,6 +154,20 @@ impl Keeper {
     /// As [`Keeper::maintain`].
     pub(crate) fn make_ready(&self, writer: &Mutex<Writer>, commit: &Commit, need: usize) -> Result<bool> {
         self.storage.owner().check()?;
+        let mut events = Vec::new();
+        let ready = self.seal_and_prepare(writer, commit, need, &mut events);
+        // The listener may close the log, or drop its last handle: no lock is held here.
+        events.iter().for_each(|event| self.plan.listener.tell(event));
+        ready
+    }
+
+    fn seal_and_prepare(
+        &self,
+        writer: &Mutex<Writer>,
+        commit: &Commit,
+        need: usize,
+        events: &mut Vec<Event>,
+    ) -> Result<bool> {
         let mut books = self.books();
         books.check(commit)?;
         let (rotated, left) = {
@@ -161,7 +186,7 @@ impl Keeper {
         let started = Instant::now();
         // A spare that cannot be made must not keep the segment before it from being sealed.
         let spare = self.missing_spare(&mut books, writer, need, ask_for_help);
-        let (spare, failed) = match spare.map_err(|e| self.poison_unless_full(commit, e)) {
+        let (spare, failed) = match spare.map_err(|e| poison_unless_full(commit, e, events)) {
             Ok(spare) => (spare, None),
             // The manifest may be another file by now.
             Err(poisoned @ Error::Poisoned(_)) => return Err(poisoned),
@@ -183,7 +208,11 @@ impl Keeper {
             before.settle_index();
             before.stamp();
         }
-        self.tell(rotated.map(|(before, _)| before.ordinal()), prepared, elapsed);
+        events.extend(rotated.map(|(before, _)| Event::Sealed { segment: before.ordinal() }));
+        if let Some(Entry { ordinal, capacity, .. }) = prepared {
+            self.counts.prepared.fetch_add(1, Ordering::Relaxed);
+            events.push(Event::Prepared { segment: ordinal, bytes: capacity, elapsed });
+        }
         match failed {
             None => Ok(prepared.is_some()),
             Some(e) => Err(e),
@@ -193,28 +222,6 @@ impl Keeper {
     /// Whether fewer spares are announced than there should be.
     pub(crate) fn is_short_of_spares(&self, writer: &Writer) -> bool {
         writer.spare_count() < self.plan.spare_segments
-    }
-
-    fn tell(&self, sealed: Option<u64>, prepared: Option<Entry>, elapsed: Duration) {
-        if let Some(segment) = sealed {
-            self.plan.listener.tell(&Event::Sealed { segment });
-        }
-        if let Some(Entry { ordinal, capacity, .. }) = prepared {
-            self.counts.prepared.fetch_add(1, Ordering::Relaxed);
-            self.plan.listener.tell(&Event::Prepared { segment: ordinal, bytes: capacity, elapsed });
-        }
-    }
-
-    /// Want of space and of files is no reason to give the log up; a failed sync is.
-    fn poison_unless_full(&self, commit: &Commit, e: Error) -> Error {
-        match e {
-            Error::NoSpace(failure) => {
-                self.plan.listener.tell(&Event::NoSpace);
-                Error::NoSpace(failure)
-            }
-            broken if is_broken(&broken) => commit.poison(broken),
-            other => other,
-        }
     }
 
     /// A new spare, if too few are announced or none is large enough; `named` is called once it only takes the processor.
@@ -267,7 +274,7 @@ impl Keeper {
                     self.counts.recycled.fetch_add(1, Ordering::Relaxed);
                     return Ok(Some(spare));
                 }
-                Err(e) if is_broken(&e) => return Err(e),
+                Err(e) if e.leaves_disk_unknown() => return Err(e),
                 // A file system without hard links, a directory without room: a new file does as well.
                 Err(_) => remove_if_there(&self.storage, file_name(how.ordinal).as_str())?,
             }
@@ -311,6 +318,18 @@ impl Keeper {
     fn remove(&self, ordinal: u64) -> Result<()> {
         self.storage.remove(file_name(ordinal).as_str())?;
         self.counts.removed.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Stores `meta` in the manifest.
+    ///
+    /// # Errors
+    /// `NoSpace` or `Io` if the manifest cannot be made large enough; a failed update poisons.
+    pub(crate) fn set_meta(&self, meta: &[u8], commit: &Commit) -> Result<()> {
+        let mut books = self.books();
+        books.make_room(commit)?;
+        books.update(commit, |next| next.meta = meta.to_vec())?;
+        commit.change(|live| live.meta = Arc::from(meta));
         Ok(())
     }
 
@@ -363,6 +382,14 @@ impl Keeper {
     }
 }
 
+/// Want of space and of files is no reason to give the log up; a failed sync is.
+fn poison_unless_full(commit: &Commit, e: Error, events: &mut Vec<Event>) -> Error {
+    if matches!(e, Error::NoSpace(_)) {
+        events.push(Event::NoSpace);
+    }
+    if e.leaves_disk_unknown() { commit.poison(e) } else { e }
+}
+
 impl Books {
     /// Whether an append has waited for a segment since the last rotation, if that is how many have waited by now.
     fn is_pressed(&mut self, waits: u64) -> bool {
@@ -380,13 +407,11 @@ impl Books {
     }
 
     /// Sees to it that the largest meta fits.
-    pub(crate) fn make_room(&mut self, commit: &Commit) -> Result<()> {
+    fn make_room(&mut self, commit: &Commit) -> Result<()> {
         self.check(commit)?;
         let checked = self.identities.check(&self.storage, &self.manifest);
-        checked.and_then(|()| self.manifest.make_room(0)).map_err(|e| match e {
-            Error::NoSpace(failure) => Error::NoSpace(failure),
-            other => commit.poison(other),
-        })
+        let roomy = checked.and_then(|()| self.manifest.make_room(0));
+        roomy.map_err(|e| if e.leaves_disk_unknown() { commit.poison(e) } else { e })
     }
 
     /// Changes the manifest in one step; a failure poisons the log, and so does a file that was removed or replaced.
@@ -420,14 +445,5 @@ fn hand_over(writer: &mut Writer, sealed: bool, spare: Option<Spare>) {
     }
     if let Some(spare) = spare {
         writer.announced(spare);
-    }
-}
-
-/// Whether a failure leaves open what is on the disk: a failed sync or rename, and not want of space or of files.
-fn is_broken(e: &Error) -> bool {
-    match e {
-        Error::NoSpace(_) => false,
-        Error::Io(failure) => matches!(failure.context, "sync" | "rename"),
-        _ => true,
     }
 }

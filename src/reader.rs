@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::format::manifest::Entry;
 use crate::format::name::READERS;
 use crate::index::Budget;
@@ -91,7 +91,7 @@ pub(crate) fn state(storage: &Storage, readers: &Arc<StoredFile>) -> Result<(Man
         // What ends in a spare was put together from two files: a reset between the two would mix two lives.
         if observed.examined.judged.judged != 0 && present(storage)? != *manifest {
             let source = std::io::Error::other("the log changes while it is read");
-            return Err(Error::io("read", storage.dir(), source));
+            return Err(Error::io(Operation::Read, storage.dir(), source));
         }
         Ok((observed, segments))
     })?;
@@ -113,17 +113,16 @@ pub(crate) fn state(storage: &Storage, readers: &Arc<StoredFile>) -> Result<(Man
 /// later frame may claim what an earlier read did not see yet. What is wrong only because of that is right at the next
 /// look; what is wrong twice in the same way, with nothing written in between, is wrong.
 pub(crate) fn settled<T>(storage: &Storage, mut look: impl FnMut(&Storage, &Manifest) -> Result<T>) -> Result<T> {
-    let mut before: Option<(Manifest, String)> = None;
+    let mut before: Option<(Manifest, Error)> = None;
     loop {
         let manifest = present(storage)?;
         match look(storage, &manifest) {
             Ok(seen) => return Ok(seen),
             Err(e) => {
-                let now = Some((manifest, e.to_string()));
-                if before == now {
+                if before.is_some_and(|(then, earlier)| then == manifest && earlier.is_same_as(&e)) {
                     return Err(e);
                 }
-                before = now;
+                before = Some((manifest, e));
             }
         }
     }
@@ -141,7 +140,7 @@ pub(crate) fn present(storage: &Storage) -> Result<Manifest> {
 
 fn no_log(storage: &Storage) -> Error {
     let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no log in this directory");
-    Error::io("open", storage.dir(), source)
+    Error::io(Operation::Open, storage.dir(), source)
 }
 
 /// Every log that was ever open for writing has the file; without it, a writer that comes would not see this reader.

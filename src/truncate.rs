@@ -1,8 +1,9 @@
-//! Records taken away: from the front, from the back, or all of them. Each is one manifest update.
+//! Where the log begins and ends, and what its user holds: records taken away from the front, from the back, or all of them,
+//! and the checkpoint. Each is one manifest update.
 
 use crate::append::Writer;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, MAX_RESET, Result};
 use crate::format::manifest::{Entry, MAX_NUMBER};
 use crate::format::segment::FRAMES_AT;
 use crate::manifest::Manifest;
@@ -10,6 +11,20 @@ use crate::planted::{Bug, planted};
 use crate::prepare::Books;
 use crate::segment::{End, Segment};
 use crate::sync::{Arc, MutexGuard, lock};
+
+/// Records that the user's state holds everything up to `up_to`, a number of `epoch` that is durable.
+pub(crate) fn checkpoint(engine: &Engine, up_to: u64, epoch: usize) -> Result<()> {
+    let mut books = engine.keeper.books();
+    // A cut may have come before, and the number may be another record's by now.
+    engine.commit.check_epoch(up_to, epoch)?;
+    if up_to <= books.current().header.checkpoint_seq {
+        return Ok(());
+    }
+    engine.commit.check()?;
+    books.update(&engine.commit, |next| next.header.checkpoint_seq = up_to)?;
+    engine.commit.change(|live| live.checkpoint_seq = up_to);
+    Ok(())
+}
 
 /// Removes the records up to `up_to`, at most all.
 pub(crate) fn front(engine: &Engine, up_to: u64) -> Result<()> {
@@ -56,11 +71,13 @@ pub(crate) fn back(engine: &Engine, after: u64) -> Result<()> {
     start_again(engine, &mut books, &mut writer, ends, after + 1, after)
 }
 
+const _: () = assert!(MAX_RESET == MAX_NUMBER / 2);
+
 /// Drops every record and goes on at `next_seq`.
 pub(crate) fn reset(engine: &Engine, next_seq: u64) -> Result<()> {
     let (mut books, mut writer) = at_rest(engine)?;
     let last_seq = writer.last_seq();
-    if next_seq <= last_seq || next_seq > MAX_NUMBER / 2 {
+    if next_seq <= last_seq || next_seq > MAX_RESET {
         return Err(Error::OutOfRange { seq: next_seq, last_seq });
     }
     start_again(engine, &mut books, &mut writer, None, next_seq, 0)

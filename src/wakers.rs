@@ -51,9 +51,18 @@ impl Wakers {
     }
 }
 
-/// Wakes them. One that panics must not keep the others asleep; the panic hook has told of it.
-pub(crate) fn wake(due: Vec<Waker>) {
-    for waker in due {
-        let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+/// Wakes them, and returns how many panicked: one that does must not keep the others asleep.
+pub(crate) fn wake(due: Vec<Waker>) -> u64 {
+    due.into_iter().map(|waker| u64::from(!contained(|| waker.wake()))).sum()
+}
+
+/// Runs user code that must not unwind into the log, where a record may be published and not yet acknowledged; `false` if
+/// it panicked, of which the panic hook has told.
+pub(crate) fn contained(run: impl FnOnce()) -> bool {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(run)) else { return true };
+    // What was thrown is user code, too, when it is dropped. What that throws is not even dropped.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(again);
     }
+    false
 }

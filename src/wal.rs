@@ -243,11 +243,14 @@ impl Wal {
     }
 
     /// Publishes one record if that takes no waiting, for no lock, segment or sync; `None` if it would. What is not
-    /// durable yet becomes so by the [`SyncMode`](crate::SyncMode)'s window, or by [`Wal::sync_to`]. With [`Background::Caller`](crate::Background::Caller), only
-    /// [`maintain`](Wal::maintain) and other appends prepare the next segment.
+    /// durable yet becomes so by the [`SyncMode`](crate::SyncMode)'s window, or by [`Wal::sync_to`].
+    ///
+    /// Where no prepared segment has room, one that does is asked for, of the log's thread or, with
+    /// [`Background::Caller`](crate::Background::Caller), of the next [`maintain`](Wal::maintain): a later attempt succeeds.
+    /// If the thread cannot make it, a later attempt says why, once, and asks anew; `maintain` says so itself.
     ///
     /// # Errors
-    /// As [`Wal::append`].
+    /// As [`Wal::append`]; [`Error::NoSpace`] and [`Error::Io`] are those of the segment that was asked for.
     pub fn try_append(&self, payload: &[u8]) -> Result<Option<u64>> {
         self.engine.enter()?;
         self.engine.try_write(|writer| writer.append(0, payload))
@@ -330,17 +333,10 @@ impl Wal {
         let epoch = engine.commit.epoch();
         self.in_range(up_to)?;
         engine.sync_to(up_to, epoch)?;
-        let mut books = engine.keeper.books();
-        // A cut may have come before, and the number may be another record's by now.
-        engine.commit.check_epoch(up_to, epoch)?;
-        if up_to <= books.current().header.checkpoint_seq {
-            return Ok(());
-        }
-        engine.commit.check()?;
-        books.update(&engine.commit, |next| next.header.checkpoint_seq = up_to)?;
-        engine.commit.change(|live| live.checkpoint_seq = up_to);
+        let done = truncate::checkpoint(engine, up_to, epoch);
+        engine.wake_due();
         engine.show_soon();
-        Ok(())
+        done
     }
 
     /// Removes the records up to `up_to`, at most all, durably and in one step; files that hold nothing else go. Views
@@ -369,6 +365,7 @@ impl Wal {
         self.engine.enter()?;
         let cut = truncate::back(&self.engine, after);
         self.engine.wake_due();
+        self.engine.show_soon();
         cut
     }
 
@@ -381,6 +378,7 @@ impl Wal {
         self.engine.enter()?;
         let done = truncate::reset(&self.engine, next_seq);
         self.engine.wake_due();
+        self.engine.show_soon();
         done
     }
 
@@ -394,12 +392,9 @@ impl Wal {
         if meta.len() > MAX_META {
             return Err(Error::RecordTooLarge { len: meta.len() as u64, max: MAX_META as u64 });
         }
-        let mut books = engine.keeper.books();
-        engine.commit.check()?;
-        books.make_room(&engine.commit)?;
-        books.update(&engine.commit, |next| next.meta = meta.to_vec())?;
-        engine.commit.change(|live| live.meta = Arc::from(meta));
-        Ok(())
+        let stored = engine.keeper.set_meta(meta, &engine.commit);
+        engine.wake_due();
+        stored
     }
 
     /// What [`Wal::set_meta`] stored last; empty if nothing was.

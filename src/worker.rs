@@ -7,7 +7,7 @@ use crate::ahead::LOOK;
 use crate::board::PERIOD;
 use crate::doorbell::Call;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::options::SyncMode;
 use crate::storage::Owner;
 use crate::sync::atomic::Ordering;
@@ -69,17 +69,20 @@ fn spawn(engine: &Arc<Engine>, name: &str, run: fn(&Engine)) -> Result<JoinHandl
         run(&engine_there);
         std::mem::forget(guard);
     });
-    started.map_err(|source| Error::io("start a thread for", engine.storage.dir(), source))
+    started.map_err(|source| Error::io(Operation::StartThread, engine.storage.dir(), source))
 }
 
 /// Seals what was rotated and prepares what is missing. A failure has poisoned the log, which ends the rounds; want of
-/// space is told when the space is needed.
+/// space is told when the space is needed, or to the attempt that asked for it.
 fn keep_prepared(engine: &Engine) {
     while engine.commit.upkeep_bell.wait(None) != Call::Over {
-        let _ = engine.keeper.maintain(&engine.writer, &engine.commit);
+        let maintained = engine.keeper.maintain(&engine.writer, &engine.commit);
         if !engine.owner.is_current() {
             // A listener has forked, and the child came back from it.
             return;
+        }
+        if let Err(e) = maintained {
+            engine.keeper.asked.refuse(e);
         }
         engine.show_soon();
     }
@@ -245,7 +248,7 @@ impl Drop for PoisonOnPanic<'_> {
             return;
         }
         let source = std::io::Error::other("a thread of the log panicked");
-        self.0.commit.poison(Error::io("maintain", std::path::Path::new("the log"), source));
+        self.0.commit.poison(Error::io(Operation::Maintain, std::path::Path::new("the log"), source));
         self.0.commit.wake_due();
     }
 }

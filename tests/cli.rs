@@ -12,6 +12,8 @@ mod fixture;
 mod refusals;
 #[path = "cli/repair.rs"]
 mod repair;
+#[path = "cli/shown.rs"]
+mod shown;
 #[path = "cli/tail.rs"]
 mod tail;
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 
 use fixture::{Before, FRAMES_AT, SMALLEST, files_of, log_files_of, rec, scratch, segment, write_files};
 use mmap_wal::inspect::{Log, RepairPlan};
-use mmap_wal::{Act, Background, Error, Observer, Options, Snapshot, SyncMode, Wal};
+use mmap_wal::{Act, Background, Error, Observer, Operation, Options, Snapshot, SyncMode, Wal};
 use proptest::prelude::*;
 use reference::{Files, Rec};
 use simulator::disk::Disk;
@@ -1125,7 +1125,7 @@ fn check_damage(
     let log = Log::open(dir.path()).expect("a log");
     let plan = match log.plan_repair() {
         // Nothing but the header knew how to read the one segment that there was.
-        Err(Error::Io(failure)) if failure.context == "rebuild" => return Ok(()),
+        Err(Error::Io(failure)) if failure.operation == Operation::Rebuild => return Ok(()),
         plan => plan.expect("a plan"),
     };
     log.salvage(out.path()).expect("a salvage");

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use fixture::{SMALLEST, segment};
 use mmap_wal::inspect::Log;
-use mmap_wal::{Act, Background, Error, Observer, Options, Reader, Wal, WriterLock};
+use mmap_wal::{Act, Background, Error, LockKind, Observer, Options, Reader, Wal};
 
 fn options() -> Options {
     Options::new().segment_size(SMALLEST).background(Background::Caller)
@@ -67,7 +67,7 @@ fn removed_lock_admits_no_second_writer() {
     for _ in 0..2 {
         fs::remove_file(dir.path().join("LOCK")).expect("no lock file");
         match options().open(dir.path()) {
-            Err(e @ Error::Locked { lock: WriterLock::Directory, .. }) => {
+            Err(e @ Error::Locked { lock: LockKind::Directory, .. }) => {
                 assert!(e.to_string().contains(&dir.path().display().to_string()), "{e}");
             }
             other => panic!("{other:?}"),
@@ -92,7 +92,7 @@ fn removed_lock_keeps_repairs_and_copies_out() {
     fs::remove_file(copy.join("LOCK")).expect("no lock file");
     append(&wal, 1).expect("an append");
     let again = Log::open(&data).expect("a look").copy(&copy, 0, |_| {});
-    assert!(matches!(again, Err(Error::Locked { lock: WriterLock::Directory, .. })), "{again:?}");
+    assert!(matches!(again, Err(Error::Locked { lock: LockKind::Directory, .. })), "{again:?}");
     drop(held);
 
     let victim = segment(1);
@@ -105,7 +105,7 @@ fn removed_lock_keeps_repairs_and_copies_out() {
     assert!(!plan.is_empty());
     fs::remove_file(data.join("LOCK")).expect("no lock file");
     let repaired = log.repair(&plan);
-    assert!(matches!(repaired, Err(Error::Locked { lock: WriterLock::Directory, .. })), "{repaired:?}");
+    assert!(matches!(repaired, Err(Error::Locked { lock: LockKind::Directory, .. })), "{repaired:?}");
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn directory_locked_by_others_is_told() {
     let held = fs::File::open(dir.path()).expect("the directory");
     held.try_lock().expect("a lock");
     let refused = options().open(dir.path());
-    assert!(matches!(refused, Err(Error::Locked { lock: WriterLock::Directory, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Locked { lock: LockKind::Directory, .. })), "{refused:?}");
     // The refusal leaves nothing locked.
     drop(held);
     assert_eq!(log(dir.path(), 1).positions().last, 2);
@@ -128,7 +128,7 @@ fn unlockable_directory_is_reported_and_lock_file_suffices() {
     let wal = open().expect("a log");
     assert!(!wal.recovery().directory_locked);
     assert!(wal.recovery().to_string().contains("cannot be locked"));
-    assert!(matches!(open(), Err(Error::Locked { lock: WriterLock::File, .. })));
+    assert!(matches!(open(), Err(Error::Locked { lock: LockKind::File, .. })));
     append(&wal, 3).expect("appends");
     // Without the directory's lock, the file is what keeps others out.
     fs::remove_file(dir.path().join("LOCK")).expect("no lock file");

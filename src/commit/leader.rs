@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::{Commit, State};
-use crate::error::Error;
+use crate::error::{Error, Operation};
 use crate::segment::{End, Segment};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard, lock};
@@ -67,7 +67,7 @@ impl Drop for Leadership<'_> {
         state.leading = false;
         state.failure.get_or_insert_with(|| {
             let path = std::path::Path::new("the log");
-            Arc::new(Error::io("sync", path, io::Error::other("the thread that synced it panicked")))
+            Arc::new(Error::io(Operation::Sync, path, io::Error::other("the thread that synced it panicked")))
         });
         self.commit.refusing.store(true, Ordering::Release);
         self.commit.end(state);

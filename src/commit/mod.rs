@@ -22,7 +22,7 @@ use crate::live::{Live, Positions};
 use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Arc, Instant, Mutex, MutexGuard, lock};
+use crate::sync::{Arc, Counter, Instant, Mutex, MutexGuard, lock};
 use crate::wakers;
 use crate::watch::{Watch, Watching};
 use leader::{Job, Leadership};
@@ -44,6 +44,7 @@ pub(crate) struct Commit {
     pub(crate) upkeep_bell: Doorbell,
     /// Those who follow the log.
     pub(crate) watch: Watch,
+    waker_panics: Counter,
 }
 
 impl Commit {
@@ -57,6 +58,7 @@ impl Commit {
             sync_bell: Doorbell::default(),
             upkeep_bell: Doorbell::default(),
             watch: Watch::default(),
+            waker_panics: Counter::new(0),
             epoch: AtomicUsize::new(0),
         }
     }
@@ -310,7 +312,12 @@ impl Commit {
     /// Wakes those whose wait is over; for callers that hold no lock of the log.
     pub(crate) fn wake_due(&self) {
         let due = lock(&self.state).wakers.take_due();
-        wakers::wake(due);
+        self.waker_panics.fetch_add(wakers::wake(due), Ordering::Relaxed);
+    }
+
+    /// How many wakers panicked.
+    pub(crate) fn waker_panics(&self) -> u64 {
+        self.waker_panics.load(Ordering::Relaxed)
     }
 
     /// Refuses if the record that had the number `seq` in `epoch` was cut off since.

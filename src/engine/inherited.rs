@@ -2,39 +2,15 @@
 //! guarded by locks, which may have been held at the fork by threads that the child does not have.
 
 use super::Engine;
-use crate::event::{Histogram, Stats};
 use crate::format::manifest::Entry;
 use crate::format::segment::FRAMES_AT;
 use crate::live::Positions;
 use crate::segment::{End, Segment};
 use crate::snapshot::Snapshot;
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering;
 use crate::view::View;
 
 impl Engine {
-    /// What this handle has counted.
-    pub(crate) fn stats(&self) -> Stats {
-        let forked = !self.owner.is_current();
-        let (sync_micros, group_records) = if forked {
-            (Histogram::default(), Histogram::default())
-        } else {
-            let syncs = self.commit.syncs();
-            (syncs.micros, syncs.group_records)
-        };
-        Stats {
-            records: self.written.records.load(Ordering::Relaxed),
-            bytes: self.written.bytes.load(Ordering::Relaxed),
-            rotations: self.written.rotations.load(Ordering::Relaxed),
-            segment_waits: self.keeper.counts.waits.load(Ordering::Relaxed),
-            prepared: self.keeper.counts.prepared.load(Ordering::Relaxed),
-            recycled: self.keeper.counts.recycled.load(Ordering::Relaxed),
-            removed: self.keeper.counts.removed.load(Ordering::Relaxed),
-            sync_micros,
-            group_records,
-        }
-    }
-
     /// Where the log begins and ends.
     pub(crate) fn positions(&self) -> Positions {
         if self.owner.is_current() { self.commit.positions() } else { self.opened }

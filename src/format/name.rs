@@ -14,6 +14,12 @@ pub(crate) const MANIFEST_TMP: &str = "MANIFEST.tmp";
 /// Stands where a copy of a log is being made, until its manifest is there; no part of a log.
 pub(crate) const UNFINISHED: &str = "UNFINISHED";
 
+/// Whether `name` is one that a log gives to its files, a finished one or one that is being made.
+pub(crate) fn is_of_a_log(name: &str) -> bool {
+    let fixed = [LOCK, READERS, STATS, MANIFEST, MANIFEST_TMP, UNFINISHED];
+    fixed.contains(&name) || SegmentName::decode(name).is_some()
+}
+
 const DIGITS: usize = 20;
 const SUFFIX: &[u8; 4] = b".wal";
 const LEN: usize = DIGITS + SUFFIX.len();
@@ -58,6 +64,16 @@ mod tests {
             assert_eq!(SegmentName::decode(SegmentName::encode(ordinal).as_str()), Some(ordinal));
         }
         assert_eq!(SegmentName::encode(7).as_str(), "00000000000000000007.wal");
+    }
+
+    #[test]
+    fn a_log_gives_its_files_these_names() {
+        for name in ["LOCK", "READERS", "STATS", "MANIFEST", "MANIFEST.tmp", "UNFINISHED", "00000000000000000007.wal"] {
+            assert!(is_of_a_log(name), "{name}");
+        }
+        for name in ["lock", "MANIFEST.damaged", "7.wal", "notes.txt", ""] {
+            assert!(!is_of_a_log(name), "{name}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //!   16  opened u64              when the writer opened the log
 //!   24  updated u64             when this was written
 //!   32  mode u32                0 sync, 1 batch, 2 none
-//!   36  reserved u32            0
+//!   36  namespace u32           inode number of the pid namespace in which `pid` counts; 0: not known
 //!   40  numbers                 14 u64: see `Writer`, in its order
 //!  152  sync_micros             32 u64 counts by powers of two, sum u64, max u64
 //!  424  group_records           the same
@@ -31,6 +31,7 @@ const PID_AT: usize = 12;
 const OPENED_AT: usize = 16;
 const UPDATED_AT: usize = 24;
 const MODE_AT: usize = 32;
+const NAMESPACE_AT: usize = 36;
 const NUMBERS_AT: usize = 40;
 const NUMBERS: usize = 14;
 const SYNC_MICROS_AT: usize = NUMBERS_AT + NUMBERS * 8;
@@ -67,6 +68,7 @@ pub(crate) struct Writer {
     pub(crate) opened: u64,
     pub(crate) updated: u64,
     pub(crate) mode: u32,
+    pub(crate) namespace: u32,
     pub(crate) first_seq: u64,
     pub(crate) last_seq: u64,
     pub(crate) durable_seq: u64,
@@ -115,6 +117,7 @@ impl Writer {
         put(&mut bytes, OPENED_AT, &self.opened.to_le_bytes());
         put(&mut bytes, UPDATED_AT, &self.updated.to_le_bytes());
         put(&mut bytes, MODE_AT, &self.mode.to_le_bytes());
+        put(&mut bytes, NAMESPACE_AT, &self.namespace.to_le_bytes());
         for (i, number) in self.numbers().into_iter().enumerate() {
             put(&mut bytes, NUMBERS_AT + 8 * i, &number.to_le_bytes());
         }
@@ -138,6 +141,7 @@ impl Writer {
             opened: get_u64(&bytes, OPENED_AT),
             updated: get_u64(&bytes, UPDATED_AT),
             mode: get_u32(&bytes, MODE_AT),
+            namespace: get_u32(&bytes, NAMESPACE_AT),
             first_seq: number(0),
             last_seq: number(1),
             durable_seq: number(2),
@@ -205,7 +209,7 @@ mod tests {
         let counts = |n| Counts { buckets: core::array::from_fn(|i| n + i as u64), sum: n, max: n + 1 };
         let (first_seq, last_seq, records, removed) = (5, 9, 77, 14);
         let said = Writer { pid: 7, opened: 1, updated: 2, mode: 1, first_seq, last_seq, ..Writer::default() };
-        let said = Writer { records, removed, sync_micros: counts(3), group_records: counts(4), ..said };
+        let said = Writer { namespace: 9, records, removed, sync_micros: counts(3), group_records: counts(4), ..said };
         let bytes = said.encode();
         assert_eq!(Writer::decode(&bytes), Some(said));
         let slot = Slot { token: 1, pid: 2, seq: 3, updated: 4 };

@@ -8,11 +8,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::format::manifest::{Entry, Header, Role};
 use crate::format::segment::{self, FRAMES_AT, Identity, MIN_CAPACITY};
 use crate::inspect::compare::{Compared, Comparison};
 use crate::inspect::files::Loaded;
+use crate::inspect::held::held;
 use crate::inspect::make::{Filling, Frames, begin, capacity_for, unfinished, write_sealed};
 use crate::inspect::target::{Target, sign};
 use crate::inspect::verify::Progress;
@@ -34,8 +35,10 @@ const REPORT: u64 = 4 << 20;
 pub struct Copied {
     /// The first record of the copy; one more than `last_seq` if it has none.
     pub first_seq: u64,
-    /// The last record of the copy.
+    /// The last record of the copy; after a repair of the log it may be a number that was lost.
     pub last_seq: u64,
+    /// How many records the copy holds in all: not those of missing ranges.
+    pub held: u64,
     /// Its checkpoint.
     pub checkpoint_seq: u64,
     /// Records that were copied now; the others were there.
@@ -126,8 +129,8 @@ impl<'a> Copy<'a> {
         }
         let checkpoint_seq = log.header.checkpoint_seq.min(view.last_seq());
         let last_seq = view.last_seq();
-        let (records, bytes, segments, name_synced) = (0, 0, 0, true);
-        let done = Copied { first_seq: start, last_seq, checkpoint_seq, records, bytes, segments, name_synced };
+        let (held, records, bytes, segments, name_synced) = (0, 0, 0, 0, true);
+        let done = Copied { first_seq: start, last_seq, held, checkpoint_seq, records, bytes, segments, name_synced };
         let there: u64 = entries.iter().map(|entry| entry.end_offset - FRAMES_AT as u64).sum();
         let bytes_total = there + 2 * bytes_behind(view, next_seq)?;
         let now = Progress { segment: 0, bytes_done: 0, bytes_total };
@@ -307,7 +310,7 @@ impl<'a> Copy<'a> {
     }
 
     fn reads_otherwise(&self, path: &Path) -> Error {
-        Error::io("verify", path, std::io::Error::other("it reads otherwise than it was written"))
+        Error::io(Operation::Verify, path, std::io::Error::other("it reads otherwise than it was written"))
     }
 
     /// Makes what is there a log, in one step.
@@ -322,7 +325,7 @@ impl<'a> Copy<'a> {
             }
             Some(mut manifest) => self.update(&mut manifest, base_seq)?,
         }
-        self.check()?;
+        self.done.held = self.check()?;
         self.target.unmark()?;
         self.target.storage.sync_dir()
     }
@@ -381,14 +384,21 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    /// Opens the copy as any reader would, and refuses if it does not show what was copied.
-    fn check(&self) -> Result<()> {
+    /// Opens the copy as any reader would, and refuses if it does not show what was copied; returns how many records it
+    /// holds.
+    fn check(&self) -> Result<u64> {
         let storage = &self.target.storage;
         let (copy, snapshot) = state(storage, &self.target.readers)?;
         let shown = (snapshot.first_seq(), snapshot.last_seq(), snapshot.checkpoint_seq());
         let is_right = shown == (self.done.first_seq, self.done.last_seq, self.done.checkpoint_seq)
             && copy.sealed() == self.entries
             && copy.meta == self.log.meta;
-        if is_right { Ok(()) } else { Err(self.reads_otherwise(storage.dir())) }
+        if !is_right {
+            return Err(self.reads_otherwise(storage.dir()));
+        }
+        let view = snapshot.view();
+        let segments = view.segments[..view.shown].iter().enumerate();
+        let extents = segments.map(|(i, of)| (of.base_seq(), of.base_seq() + view.end_of(i).count - 1));
+        Ok(held(view.first_seq, extents).records)
     }
 }

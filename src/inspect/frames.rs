@@ -1,6 +1,6 @@
 //! The frames of a segment file as they stand, good or bad.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::format::ALIGN;
 use crate::format::frame::{self, HEADER, Header};
 use crate::format::segment::{FRAMES_AT, IDENTITY_AT, Identity, MAX_CAPACITY};
@@ -61,7 +61,7 @@ pub(crate) fn frames(storage: &Storage, ordinal: u64) -> Result<Frames> {
     let identity = || IDENTITY_AT.into_iter().find_map(|at| Identity::decode(bytes.get(at..)?));
     let Some(salt) = named.map(|entry| entry.salt).or_else(|| identity().map(|copy| copy.salt)) else {
         let reason = "the manifest does not name the file, and it does not say what it is";
-        return Err(Error::io("read", file.path(), std::io::Error::other(reason)));
+        return Err(Error::io(Operation::Read, file.path(), std::io::Error::other(reason)));
     };
     let frames = bytes.split_off(FRAMES_AT.min(len));
     let end = frames.iter().rposition(|byte| *byte != 0).map_or(FRAMES_AT, |last| FRAMES_AT + last + 1);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::format::PAGE;
 use crate::format::frame::{self, HEADER, Header};
 use crate::format::manifest::Entry;
@@ -50,7 +50,7 @@ pub(crate) struct Source<'a> {
 impl Source<'_> {
     fn changed(&self) -> Error {
         let source = std::io::Error::other("it reads otherwise than a moment ago");
-        Error::io("read", &self.path, source)
+        Error::io(Operation::Read, &self.path, source)
     }
 }
 

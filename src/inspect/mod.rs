@@ -9,6 +9,8 @@ mod copy;
 mod ending;
 mod files;
 mod frames;
+mod held;
+mod holder;
 mod live;
 mod make;
 mod plan;
@@ -27,18 +29,58 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::format::name::{MANIFEST, is_of_a_log};
 use crate::inspect::survey::Survey;
 use crate::reader::{attend, present};
 use crate::storage::{Observer, Place, Storage, StoredFile};
 
 pub use crate::inspect::copy::Copied;
 pub use crate::inspect::frames::{Frames, RawFrame};
-pub use crate::inspect::live::{LiveStat, ReaderStat};
+pub use crate::inspect::holder::WriterLock;
+pub use crate::inspect::live::{LiveStat, ReaderStat, WriterState};
 pub use crate::inspect::plan::{Lost, NewSegment, RebuiltManifest, RepairPlan, SetAside};
 pub use crate::inspect::prefix::Prefix;
 pub use crate::inspect::salvage::Salvage;
 pub use crate::inspect::stat::{SegmentRole, SegmentStat, Stat};
 pub use crate::inspect::verify::{Progress, Verification};
+
+/// The names in `dir` that say that it is there for something else: those that are not of a log, sorted, if it holds no
+/// log. None if it does, is empty or is not there, or holds only what stands at the root of a file system (`lost+found`).
+///
+/// [`Wal::open`](crate::Wal::open) creates a log beside whatever is there; a program that is given a directory by a person
+/// may want to ask first, as the command `mmap-wal append` does.
+///
+/// ```
+/// # fn main() -> Result<(), mmap_wal::Error> {
+/// # let dir = tempfile::tempdir().expect("a temporary directory");
+/// # let dir = dir.path();
+/// std::fs::write(dir.join("notes.txt"), "mine").expect("a file");
+/// assert_eq!(mmap_wal::inspect::foreign_names(dir)?, ["notes.txt"]);
+/// mmap_wal::Wal::open(dir)?;
+/// assert!(mmap_wal::inspect::foreign_names(dir)?.is_empty());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) if the directory cannot be listed.
+pub fn foreign_names(dir: impl AsRef<Path>) -> Result<Vec<String>> {
+    let place = Place::new(dir.as_ref(), 0o600, None);
+    let listed = match place.open().and_then(|storage| storage.list()) {
+        Err(e) if e.is_not_found() => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut names: Vec<String> = listed.into_iter().map(|file| file.name).collect();
+    if names.iter().any(|name| name == MANIFEST) {
+        return Ok(Vec::new());
+    }
+    names.retain(|name| !is_of_a_log(name) && name != LOST_AND_FOUND);
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// What `mkfs` makes at the root of a file system.
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// A log that is looked at.
 ///

@@ -104,9 +104,9 @@ impl RepairPlan {
     }
 }
 
-/// A time of the format, which is Unix nanoseconds and 0 if it is not known.
-pub(crate) fn time(created: u64) -> Option<SystemTime> {
-    (created != 0).then(|| UNIX_EPOCH + Duration::from_nanos(created))
+/// A time of the format: Unix nanoseconds, and 0 or the largest number if it is not known.
+pub(crate) fn time(nanos: u64) -> Option<SystemTime> {
+    (nanos != 0 && nanos != u64::MAX).then(|| UNIX_EPOCH + Duration::from_nanos(nanos))
 }
 
 impl fmt::Display for RepairPlan {

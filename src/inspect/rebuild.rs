@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::error::{Error, Foreign, Result};
+use crate::error::{Error, Foreign, Operation, Result};
 use crate::format::frame;
 use crate::format::manifest::{Entry, Header, MAX_NUMBER, Role};
 use crate::format::name::{MANIFEST, SegmentName};
@@ -192,7 +192,7 @@ fn one_log(storage: &Storage, listed: &[Listed]) -> Result<[u8; 16]> {
 }
 
 fn unknowable(storage: &Storage, reason: &'static str) -> Error {
-    Error::io("rebuild", &storage.path(MANIFEST), std::io::Error::other(reason))
+    Error::io(Operation::Rebuild, &storage.path(MANIFEST), std::io::Error::other(reason))
 }
 
 /// Leaves out what a repair that was not finished has made: what it would have replaced is still there.

@@ -4,7 +4,7 @@
 //! in one step; only then are the old names taken away. A crash at any point leaves the old log or the new one, and
 //! every byte of the old one under some name.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::format::manifest::Entry;
 use crate::format::name::MANIFEST;
 use crate::format::segment::{IDENTITY_AT, Identity};
@@ -165,7 +165,7 @@ impl Work<'_> {
             Err(e) if is_without_links(&e) => {
                 let reason = "the file system has no hard links, by which a repair keeps damaged files; \
                               copy the directory to another one and repair it there";
-                Err(Error::io("link", &self.storage.path(&aside.name), std::io::Error::other(reason)))
+                Err(Error::io(Operation::Link, &self.storage.path(&aside.name), std::io::Error::other(reason)))
             }
             other => other.map(|()| self.made.push(aside.as_name.clone())),
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::format::manifest::{Entry, Header};
 use crate::format::name::LOCK;
 use crate::format::segment::{FRAMES_AT, Identity};
@@ -56,7 +56,7 @@ fn refuse_unless_empty(out: &Storage, may_be_there: impl Fn(&Listed) -> bool) ->
         return Ok(());
     }
     let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "the directory is not empty");
-    Err(Error::io("salvage into", out.dir(), source))
+    Err(Error::io(Operation::Salvage, out.dir(), source))
 }
 
 fn copy(from: &Storage, survey: &Survey, out: &Storage) -> Result<Salvage> {

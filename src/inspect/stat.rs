@@ -2,10 +2,13 @@
 
 use std::collections::HashSet;
 
+use crate::board;
 use crate::error::Result;
 use crate::format::manifest::{Entry, Role};
 use crate::format::name::{LOCK, MANIFEST, MANIFEST_TMP, READERS, STATS, SegmentName};
-use crate::holder::writer;
+use crate::format::stats::Writer;
+use crate::inspect::held::{Held, held};
+use crate::inspect::holder::{WriterLock, writer_lock};
 use crate::manifest::Manifest;
 use crate::reader::settled;
 use crate::recovery::examine::{Access, Examined, check_files, examine};
@@ -18,8 +21,12 @@ use crate::storage::{Listed, Storage};
 pub struct Stat {
     /// The first record's sequence number; one more than `last_seq` if there is none.
     pub first_seq: u64,
-    /// The last record's sequence number; 0 if the log never had one.
+    /// The last record's sequence number; 0 if the log never had one. After a repair it may be a number that was lost.
     pub last_seq: u64,
+    /// How many records there are: not the truncated ones, and not those of `gaps`.
+    pub records: u64,
+    /// The first and the last number of each missing range, which a repair left out.
+    pub gaps: Vec<(u64, u64)>,
     /// The checkpoint; 0 if there is none.
     pub checkpoint_seq: u64,
     /// How the log ends. Beside a living writer, what is torn is only being written.
@@ -40,6 +47,8 @@ pub struct Stat {
     pub meta: Vec<u8>,
     /// The process that has the log open for writing, where the system tells (Linux).
     pub writer: Option<u32>,
+    /// The same, told apart from what cannot be known.
+    pub writer_lock: WriterLock,
     /// The segments in order: sealed ones, the active one, spares.
     pub segments: Vec<SegmentStat>,
     /// Files that the next open removes; beside a living writer also one that it is preparing.
@@ -103,7 +112,13 @@ pub(crate) fn stat(storage: &Storage) -> Result<Stat> {
     })?;
     let header = manifest.header;
     let (leftovers, others) = unnamed(&manifest, &listed);
+    let writer_lock = writer_lock(storage, page(storage).as_ref());
+    let segments = segments(&manifest, &examined);
+    let used = segments.iter().filter(|segment| segment.role != SegmentRole::Spare);
+    let Held { records, gaps } = held(header.first_seq, used.map(|segment| (segment.base_seq, segment.last_seq)));
     Ok(Stat {
+        records,
+        gaps,
         first_seq: header.first_seq,
         last_seq: examined.last_seq(),
         checkpoint_seq: header.checkpoint_seq,
@@ -114,13 +129,19 @@ pub(crate) fn stat(storage: &Storage) -> Result<Stat> {
         generation: header.generation,
         log_id: header.log_id,
         user_tag: header.user_tag,
-        writer: writer(storage)?,
-        segments: segments(&manifest, &examined),
+        writer: writer_lock.pid(),
+        writer_lock,
+        segments,
         bytes_on_disk: bytes_of_log(&listed, &others),
         meta: manifest.meta,
         leftovers,
         others,
     })
+}
+
+/// What the last writer has shown; nothing depends on it, so a page that cannot be read is none.
+pub(crate) fn page(storage: &Storage) -> Option<Writer> {
+    board::read(storage).ok().and_then(|(writer, _)| writer)
 }
 
 fn segments(manifest: &Manifest, examined: &Examined) -> Vec<SegmentStat> {

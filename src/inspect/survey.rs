@@ -54,18 +54,19 @@ impl Survey {
     /// # Errors
     /// As [`Log::plan_repair`](crate::inspect::Log::plan_repair).
     pub(crate) fn settled(storage: &Storage) -> Result<Self> {
-        let mut before: Option<std::result::Result<RepairPlan, String>> = None;
+        let mut before: Option<Result<Self>> = None;
         loop {
             let looked = Self::take(storage);
-            let now = match &looked {
-                Ok(survey) if survey.plan.is_empty() => return looked,
-                Ok(survey) => Ok(survey.plan.clone()),
-                Err(e) => Err(e.to_string()),
+            let is_same = match (&looked, &before) {
+                (Ok(now), _) if now.plan.is_empty() => true,
+                (Ok(now), Some(Ok(then))) => now.plan == then.plan,
+                (Err(now), Some(Err(then))) => now.is_same_as(then),
+                _ => false,
             };
-            if before.as_ref() == Some(&now) {
+            if is_same {
                 return looked;
             }
-            before = Some(now);
+            before = Some(looked);
         }
     }
 

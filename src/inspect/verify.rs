@@ -3,7 +3,9 @@
 use crate::error::Result;
 use crate::format::manifest::Entry;
 use crate::format::segment::FRAMES_AT;
-use crate::holder::writer;
+use crate::inspect::held::behind;
+use crate::inspect::holder::{WriterLock, writer_lock};
+use crate::inspect::stat::page;
 use crate::manifest::Manifest;
 use crate::reader::{present, settled};
 use crate::recovery::examine::{Access, Examined, check_files, examine};
@@ -41,11 +43,16 @@ pub struct Verification {
     pub cut: Option<Cut>,
     /// The process that has the log open for writing, where the system tells (Linux).
     pub writer: Option<u32>,
-    /// Segments that hold records and were read.
+    /// The same, told apart from what cannot be known.
+    pub writer_lock: WriterLock,
+    /// Segments that were read, the active one included.
     pub segments: u64,
-    /// Records that verified, those included that a truncation hides in a segment that is still needed.
+    /// Records that verified.
     pub records: u64,
-    /// Bytes of frames that verified.
+    /// Records beside them that verified and were truncated: they stand in front of the first in a segment that is still
+    /// needed, and are shown no more.
+    pub truncated: u64,
+    /// Bytes of frames that verified, those of truncated records included.
     pub bytes: u64,
     /// What is wrong, one error for each damaged segment, oldest first.
     pub damages: Vec<crate::error::Error>,
@@ -61,15 +68,19 @@ pub(crate) fn verify(storage: &Storage, progress: impl FnMut(Progress)) -> Resul
         Ok((manifest, examined)) => (manifest, Ok(examined)),
         Err(e) => (present(storage)?, Err(e)),
     };
+    // Nobody writes a log that is closed; and to ask for locks, the system stops all who take some for a while.
+    let is_closed = end.as_ref().is_ok_and(|end| end.closed);
+    let writer_lock = if is_closed { WriterLock::Free } else { writer_lock(storage, page(storage).as_ref()) };
     let mut found = Verification {
         first_seq: manifest.header.first_seq,
         last_seq: None,
         tail: None,
         cut: None,
-        // Nobody writes a log that is closed; and to ask for locks, the system stops all who take some for a while.
-        writer: if end.as_ref().is_ok_and(|end| end.closed) { None } else { writer(storage)? },
+        writer: writer_lock.pid(),
+        writer_lock,
         segments: 0,
         records: 0,
+        truncated: 0,
         bytes: 0,
         damages: Vec::new(),
     };
@@ -87,17 +98,20 @@ fn add_end(found: &mut Verification, manifest: &Manifest, examined: &Examined) {
     found.last_seq = Some(examined.last_seq());
     found.tail = Some(examined.tail());
     found.cut = examined.cut;
-    found.add(end.count, end.offset);
+    found.add(examined.judged.base_seq, end.count, end.offset);
     if let Some((offset, last_seq)) = examined.judged.completed {
-        found.add(last_seq + 1 - manifest.active().base_seq, offset);
+        let base_seq = manifest.active().base_seq;
+        found.add(base_seq, last_seq + 1 - base_seq, offset);
     }
 }
 
 impl Verification {
-    /// Counts a segment of `records`, whose frames end at `end`.
-    fn add(&mut self, records: u64, end: usize) {
+    /// Counts a segment of `count` records from `base_seq` on, whose frames end at `end`.
+    fn add(&mut self, base_seq: u64, count: u64, end: usize) {
+        let shown = behind(self.first_seq, base_seq, (base_seq + count).saturating_sub(1));
         self.segments += 1;
-        self.records += records;
+        self.records += shown;
+        self.truncated += count - shown;
         self.bytes += (end - FRAMES_AT) as u64;
     }
 }
@@ -115,7 +129,7 @@ fn read_sealed(
         let report = |done| progress(Progress { segment: entry.ordinal, bytes_done: before + done, bytes_total });
         let segment = Segment::sealed(storage, *entry, manifest.header.log_id);
         match read_segment(&segment, report) {
-            Ok(records) => found.add(records, segment.end().offset),
+            Ok(records) => found.add(segment.base_seq(), records, segment.end().offset),
             Err(e) if is_named(storage, entry)? => found.damages.push(e),
             // Truncated meanwhile.
             Err(_) => {}

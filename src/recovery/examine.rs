@@ -1,7 +1,7 @@
 //! Where a log ends, found without writing anything: for its writer, and for readers beside a living one.
 
 use crate::blank::Blank;
-use crate::error::{Corruption, Error, MissingSegment, Result};
+use crate::error::{Corruption, Error, MissingSegment, Operation, Result};
 use crate::format::manifest::Entry;
 use crate::format::segment::{FRAMES_AT, published};
 use crate::identity::check_identity;
@@ -117,7 +117,7 @@ impl Loaded {
 /// and memory that is not written to is not taken. (Not even what `published` covers is looked at through a map: after a
 /// power failure it may cover what the next writer makes zero, and writes again, while it is looked at.)
 fn copy(file: &StoredFile, from: usize, capacity: usize) -> Result<Blank> {
-    let mut bytes = Blank::new(capacity - FRAMES_AT).map_err(|e| Error::io("copy", file.path(), e))?;
+    let mut bytes = Blank::new(capacity - FRAMES_AT).map_err(|e| Error::io(Operation::Copy, file.path(), e))?;
     let mut piece = vec![0; PIECE.min(capacity)];
     for at in (from..capacity).step_by(PIECE) {
         let to = (at + PIECE).min(capacity);

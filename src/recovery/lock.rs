@@ -6,9 +6,8 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Result, WriterLock};
+use crate::error::{Error, LockKind, Result};
 use crate::format::name::LOCK;
-use crate::holder::holder;
 use crate::storage::{DirLock, FileId, LockedDir, Storage, StoredFile};
 use crate::sync::pass;
 
@@ -77,7 +76,7 @@ fn lock_file(storage: &Storage) -> Result<StoredFile> {
             let mut text = vec![0; file.len()?.min(32) as usize];
             file.read_at(&mut text, 0)?;
             let pid = String::from_utf8_lossy(&text).trim().parse().ok();
-            return Err(Error::Locked { pid, path: path(), lock: WriterLock::File });
+            return Err(Error::Locked { pid, path: path(), lock: LockKind::File });
         }
         match (storage.id_of(LOCK), file.id()) {
             (Ok(now), Ok(locked)) if now == Some(locked) => return Ok(file),
@@ -100,6 +99,5 @@ fn lock_dir(storage: &Storage) -> Result<Option<LockedDir>> {
             DirLock::Held => {}
         }
     }
-    let pid = storage.own_id().ok().and_then(holder);
-    Err(Error::Locked { pid, path: Box::new(storage.dir().to_owned()), lock: WriterLock::Directory })
+    Err(Error::Locked { pid: None, path: Box::new(storage.dir().to_owned()), lock: LockKind::Directory })
 }

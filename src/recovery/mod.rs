@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::error::{Error, Foreign, Result};
+use crate::error::{Error, Foreign, Operation, Result};
 use crate::format::PAGE;
 use crate::format::manifest::{Entry, Header, MAX_NUMBER};
 use crate::format::name::{LOCK, MANIFEST, MANIFEST_TMP, READERS, SegmentName, UNFINISHED};
@@ -91,7 +91,7 @@ pub(crate) fn open(storage: &Storage, options: &Options) -> Result<(Locks, Recov
     if !has_manifest && !options.create {
         refuse_lost_manifest(storage, &listed)?;
         let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no log in this directory");
-        return Err(Error::io("open", storage.dir(), source));
+        return Err(Error::io(Operation::Open, storage.dir(), source));
     }
     let locks = Locks::take(storage)?;
     match recover(storage, options, started) {

@@ -74,7 +74,10 @@ impl std::fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { first_seq, last_seq, segments, bytes_read, .. } = self;
         let verb = if self.created { "created" } else { "recovered" };
-        write!(f, "{verb} records {first_seq} to {last_seq} in {segments} segments, ")?;
+        match first_seq <= last_seq {
+            true => write!(f, "{verb} records {first_seq} to {last_seq} in {segments} segments, ")?,
+            false => write!(f, "{verb} a log without records, {first_seq} is next, in {segments} segments, ")?,
+        }
         write!(f, "{bytes_read} bytes read in {:?}, {} end", self.elapsed, self.tail.as_str())?;
         if let Some(Cut { segment, offset, bytes, records }) = self.cut {
             write!(f, ", cut {bytes} bytes with {records} whole records at byte {offset} of segment {segment}")?;

@@ -3,7 +3,7 @@
 //! Everything here goes through file calls: through a map, a store could fault, or be left out because the byte has the
 //! value already. Each step can be done again, so a crash in one is recovered by the next open.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::format::PAGE;
 use crate::format::manifest::Entry;
 use crate::format::segment::{self, BEGUN_AT, CLOSED, DURABLE_AT, FRAMES_AT, IDENTITY_AT, Identity, PUBLISHED_AT};
@@ -120,7 +120,7 @@ fn check_again(file: &StoredFile, kept: &Kept<'_>) -> Result<()> {
     }
     let source =
         std::io::Error::other("its bytes changed while they were read, the device does not keep what it holds");
-    Err(Error::io("recover", file.path(), source))
+    Err(Error::io(Operation::Recover, file.path(), source))
 }
 
 /// Shows other processes where the segment's records end, and bears witness that all of them are durable: the manifest

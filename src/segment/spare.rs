@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::format::PAGE;
 use crate::format::manifest::Entry;
 use crate::format::segment::{self as words, BEGUN_AT, FRAMES_AT, IDENTITY_AT, IDENTITY_LEN, Identity};
@@ -107,7 +107,7 @@ impl Spare {
         // After its old name is gone, by which a reader could still have come to it.
         if !file.is_only_user()? && !planted(Bug::RecycleUnderView) {
             let source = std::io::Error::other("somebody else has it open or mapped");
-            return Err(Error::io("use again", file.path(), source));
+            return Err(Error::io(Operation::Recycle, file.path(), source));
         }
         write_identity(storage, &file, how)?;
         file.write_at(&[0; PAGE], PAGE as u64)?;

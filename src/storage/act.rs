@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use crate::error::Operation;
+
 /// One thing that is asked of the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -92,25 +94,25 @@ impl<'a> Act<'a> {
         }
     }
 
-    /// What it does, as a verb for a sentence.
-    pub(crate) fn verb(&self) -> &'static str {
+    /// What it does.
+    pub(crate) fn operation(&self) -> Operation {
         match self {
-            Self::MakeDir(_) | Self::Create(_) => "create",
-            Self::Open(_) => "open",
-            Self::Allocate { .. } => "allocate space for",
-            Self::Read(_) | Self::Populate(_) => "read",
-            Self::Write { .. } => "write",
-            Self::Look(_) => "look up",
-            Self::Map(_) => "map",
-            Self::LockMemory(_) => "lock in memory (`lock_memory` is on, and `ulimit -l` limits it)",
-            Self::SyncRange { .. } | Self::SyncFile(_) | Self::SyncDir(_) => "sync",
-            Self::SyncFileSystem(_) => "sync the file system of",
-            Self::List(_) => "list",
-            Self::Rename { .. } => "rename",
-            Self::Link { .. } => "link",
-            Self::Remove(_) => "remove",
-            Self::Lock(_) => "lock",
-            Self::SetTimes(_) => "set the time of change of",
+            Self::MakeDir(_) | Self::Create(_) => Operation::Create,
+            Self::Open(_) => Operation::Open,
+            Self::Allocate { .. } => Operation::Allocate,
+            Self::Read(_) | Self::Populate(_) => Operation::Read,
+            Self::Write { .. } => Operation::Write,
+            Self::Map(_) => Operation::Map,
+            Self::LockMemory(_) => Operation::LockMemory,
+            Self::SyncRange { .. } | Self::SyncFile(_) | Self::SyncDir(_) => Operation::Sync,
+            Self::List(_) => Operation::List,
+            Self::Rename { .. } => Operation::Rename,
+            Self::Link { .. } => Operation::Link,
+            Self::Remove(_) => Operation::Remove,
+            Self::Lock(_) => Operation::Lock,
+            Self::Look(_) => Operation::Look,
+            Self::SyncFileSystem(_) => Operation::SyncFileSystem,
+            Self::SetTimes(_) => Operation::SetTimes,
         }
     }
 }

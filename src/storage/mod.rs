@@ -19,7 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::format::PAGE;
 use crate::format::segment::FRAMES_AT;
 use crate::map::Map;
@@ -110,14 +110,13 @@ impl Storage {
     pub(crate) fn random(&self) -> Result<u64> {
         match self.0.observer.as_ref().and_then(|observer| observer.random()) {
             Some(bits) => Ok(bits),
-            None => system_random().map_err(|source| Error::io("draw random bits for", &self.0.path, source)),
+            None => system_random().map_err(|source| Error::io(Operation::DrawRandom, &self.0.path, source)),
         }
     }
 
-    /// Unix time in nanoseconds; 0 if the clock stands before 1970.
+    /// Unix time in nanoseconds, as [`nanos`] stores it.
     pub(crate) fn now(&self) -> u64 {
-        let system = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-        self.0.observer.as_ref().and_then(|observer| observer.now()).unwrap_or_else(system)
+        self.0.observer.as_ref().and_then(|observer| observer.now()).unwrap_or_else(|| nanos(SystemTime::now()))
     }
 
     /// The process that opened the log here.
@@ -326,6 +325,11 @@ impl Storage {
     }
 }
 
+/// Unix time in nanoseconds; 0 before 1970, and `u64::MAX` from the year 2554 on, which both say that it is not known.
+pub(crate) fn nanos(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// Brings the readable part of `pages` in by letting the system read a byte of each: of a page that cannot be read, that is
 /// an error, where a load would raise a signal.
 fn touch(map: &Map, pages: &Range<usize>) -> io::Result<()> {
@@ -429,7 +433,7 @@ fn observed<T>(observer: Option<&dyn Observer>, act: Act<'_>, run: impl FnOnce()
         None => run(),
         Some(observer) => observer.before(&act).and_then(|()| run()).inspect(|_| observer.after(&act)),
     };
-    done.map_err(|source| Error::io(act.verb(), act.path(), source))
+    done.map_err(|source| Error::io(act.operation(), act.path(), source))
 }
 
 #[cfg(test)]
@@ -441,6 +445,16 @@ mod tests {
         let len = FRAMES_AT + pages * PAGE;
         file.set_len(len as u64).expect("its length");
         Map::read_only(file, len, FRAMES_AT, len).expect("a map")
+    }
+
+    #[test]
+    fn a_clock_outside_of_what_can_be_stored_does_not_wrap() {
+        use std::time::Duration;
+        let last = UNIX_EPOCH + Duration::from_nanos(u64::MAX);
+        assert_eq!(nanos(UNIX_EPOCH - Duration::from_secs(1)), 0);
+        assert_eq!(nanos(UNIX_EPOCH + Duration::from_nanos(7)), 7);
+        assert_eq!([nanos(last), nanos(last + Duration::from_secs(1))], [u64::MAX; 2]);
+        assert_eq!(nanos(UNIX_EPOCH + Duration::from_secs(1 << 40)), u64::MAX);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::board::Seat;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::format::segment::FRAMES_AT;
 use crate::reader::Reader;
 use crate::segment::{End, Segment};
@@ -149,7 +149,7 @@ impl Tail {
     /// [`Error::Io`] if the page cannot be written, or if there is no room for one more.
     pub fn announced(mut self) -> Result<Self> {
         let storage = self.source.storage();
-        let full = || Error::io("announce a reader in", storage.dir(), std::io::Error::other("there are 32 already"));
+        let full = || Error::io(Operation::Announce, storage.dir(), std::io::Error::other("there are 32 already"));
         self.seat = Some(Seat::take(storage)?.ok_or_else(full)?);
         self.say();
         Ok(self)

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::fixture::{Fixture, command, lines, ran, run, writable};
+use crate::fixture::{Fixture, command, lines, ran, run, run_with, writable};
 
 #[test]
 fn a_command_line_that_makes_no_sense_exits_with_64() {
@@ -64,6 +64,51 @@ fn no_command_but_append_makes_anything_where_no_log_is() {
     run(&["append", &fixture.path("file").to_string_lossy()]).failed(3, "Not a directory");
     assert_eq!(std::fs::read_dir(fixture.path("empty")).expect("the directory").count(), 0);
     assert!(!fixture.path("absent").exists() && !fixture.path("out").exists());
+}
+
+#[test]
+fn append_makes_no_log_among_foreign_files() {
+    let fixture = Fixture::new();
+    let at = |name: &str| fixture.path(name).to_string_lossy().into_owned();
+    let append = |name: &str, input: &[u8]| run_with(&["append", &at(name), "--segment-size", "12KiB"], input);
+    for name in ["notes.txt", ".hidden", "MANIFEST.orig", "1.wal", "dir/", "lost+found.txt"] {
+        let dir = fixture.path("foreign");
+        std::fs::create_dir_all(&dir).expect("a directory");
+        match name.strip_suffix('/') {
+            Some(name) => std::fs::create_dir(dir.join(name)).expect("a directory"),
+            None => std::fs::write(dir.join(name), b"mine").expect("a file"),
+        }
+        let refused = append("foreign", b"one\n");
+        let part = format!("{} holds no log, but other files ({})", at("foreign"), name.trim_end_matches('/'));
+        assert_eq!(refused.failed(1, &part), "", "{name}");
+        assert_eq!(std::fs::read_dir(&dir).expect("the directory").count(), 1, "{name}: nothing was made");
+        std::fs::remove_dir_all(&dir).expect("a removal");
+    }
+    std::fs::create_dir(fixture.path("many")).expect("a directory");
+    for name in 1..=9 {
+        std::fs::write(fixture.path("many").join(name.to_string()), b"mine").expect("a file");
+    }
+    append("many", b"one\n").failed(1, "(1, 2, 3 and 6 more); give a directory that is empty");
+    // What a file system has at its root, and what an unfinished creation leaves, is in nobody's way.
+    for name in ["empty", "root", "begun"] {
+        let dir = fixture.path(name);
+        std::fs::create_dir(&dir).expect("a directory");
+        match name {
+            "root" => std::fs::create_dir(dir.join("lost+found")).expect("a directory"),
+            "begun" => {
+                let blank = format!("{:020}.wal", 1);
+                for (name, len) in [("LOCK", 0), ("READERS", 0), ("STATS", 0), ("MANIFEST.tmp", 0), (&blank, 12_288)] {
+                    std::fs::write(dir.join(name), vec![0; len]).expect("a file");
+                }
+            }
+            _ => {}
+        }
+        assert_eq!(append(name, b"one\n").ok(), "1\n", "{name}");
+        // In a log other names are nobody's business.
+        std::fs::write(dir.join("notes.txt"), b"mine").expect("a file");
+        assert_eq!(append(name, b"two\n").ok(), "2\n", "{name}");
+    }
+    assert_eq!(append("absent/below", b"one\n").ok(), "1\n");
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write, stdin, stdout};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use mmap_wal::Wal;
+use mmap_wal::inspect::foreign_names;
 
 use crate::acks::Acks;
-use crate::failure::{Failure, OK, Outcome};
+use crate::failure::{FAILED, Failure, OK, Outcome};
 use crate::parse::{LogArgs, Mode};
 use crate::records::Records;
 
@@ -26,7 +27,7 @@ enum Ack {
 /// The sequence number of each is printed when it is acknowledged.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The directory of the log; created if it is not there.
+    /// The directory of the log; created if it is not there, and refused if it holds other files and no log.
     pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) log: LogArgs,
@@ -51,6 +52,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 /// Appends the records of `input`, acknowledging them on `output`.
 pub(crate) fn feed(args: &Args, input: impl Read, output: impl Write) -> Outcome {
+    refuse_foreign(&args.dir)?;
     let wal = args.log.options().open(&args.dir)?;
     let mut records = Records::new(input, if args.null { 0 } else { b'\n' });
     // Batches, and single records in sync mode, are durable when they are acknowledged.
@@ -65,6 +67,23 @@ pub(crate) fn feed(args: &Args, input: impl Read, output: impl Write) -> Outcome
         Err(failure) if !failure.is_quiet() => Err(failure),
         other => closed.map_err(Failure::from).and(other).map(|()| OK),
     }
+}
+
+/// How many names of foreign files are said.
+const NAMED: usize = 3;
+
+/// Refuses to make a log among files of something else: a mistyped path is the likelier reason.
+fn refuse_foreign(dir: &Path) -> Result<(), Failure> {
+    let names = foreign_names(dir)?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    let more = names.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let said = names[..names.len().min(NAMED)].join(", ");
+    let dir = dir.display();
+    let advice = "give a directory that is empty, not there, or that of a log";
+    Err(Failure::new(FAILED, format!("{dir} holds no log, but other files ({said}{more}); {advice}")))
 }
 
 fn singles<R: Read, W: Write>(wal: &Wal, records: &mut Records<R>, acks: &mut Acks<W>) -> Result<(), Failure> {

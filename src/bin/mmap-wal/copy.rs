@@ -55,10 +55,13 @@ fn as_json(copied: &Copied) -> Value {
 }
 
 fn as_text(copied: &Copied) -> String {
-    let Copied { first_seq, last_seq, records, bytes, segments, .. } = copied;
-    let held = match first_seq <= last_seq {
-        true => format!("records {first_seq} to {last_seq}"),
-        false => format!("no record, {first_seq} is next"),
+    let Copied { first_seq, last_seq, held, records, bytes, segments, .. } = copied;
+    let held = match (*held, (last_seq + 1).saturating_sub(*first_seq)) {
+        (0, _) => format!("no record, {} is next", last_seq + 1),
+        (held, numbers) if held < numbers => {
+            format!("records {first_seq} to {last_seq} ({held}, {} were lost in a repair)", numbers - held)
+        }
+        _ => format!("records {first_seq} to {last_seq}"),
     };
     format!("copied {records} records of {bytes} bytes in {segments} segments; the copy holds {held}, verified\n")
 }

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use mmap_wal::{Error, IoFailure};
+use mmap_wal::{Error, IoFailure, Operation};
 
 /// Everything else that fails, a torn tail, and a loss.
 pub(crate) const FAILED: u8 = 1;
@@ -96,8 +96,11 @@ pub(crate) fn code_of(e: &Error) -> u8 {
     match e {
         Error::Corrupt(_) | Error::MissingSegment(_) | Error::NoManifest { .. } => CORRUPT,
         Error::Foreign(_) | Error::Version { .. } | Error::UnfinishedCopy { .. } => CORRUPT,
-        Error::Io(failure) if matches!(failure.context, "open" | "read" | "list" | "map") => UNREADABLE,
-        Error::Io(failure) if failure.context == "rebuild" => CORRUPT,
+        Error::Io(failure) => match failure.operation {
+            Operation::Open | Operation::Read | Operation::List | Operation::Map => UNREADABLE,
+            Operation::Rebuild => CORRUPT,
+            _ => FAILED,
+        },
         Error::Locked { .. } => LOCKED,
         Error::NoSpace(_) => NO_SPACE,
         Error::InvalidOptions(_) => USAGE,
@@ -115,7 +118,7 @@ pub(crate) fn sentence_of(e: &Error) -> String {
 
 fn advice(failure: &IoFailure) -> &'static str {
     match failure.source.kind() {
-        _ if failure.context == "rebuild" => "restore it from a copy",
+        _ if failure.operation == Operation::Rebuild => "restore it from a copy",
         ErrorKind::AlreadyExists => "give a directory that is empty or not there",
         ErrorKind::NotFound if failure.source.raw_os_error().is_none() => "append something to create one",
         ErrorKind::NotFound => "check the path",

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::io::{Write as _, stdout};
 use std::path::PathBuf;
 
-use mmap_wal::inspect::{Log, SegmentStat, Stat};
+use mmap_wal::inspect::{Log, SegmentStat, Stat, WriterLock};
 use mmap_wal::{Cut, TailState};
 use serde_json::{Value, json};
 
@@ -49,11 +49,22 @@ pub(crate) fn cut_json(cut: Option<Cut>) -> Value {
     cut.map_or(Value::Null, as_json)
 }
 
+/// One word for who holds the writer's lock.
+pub(crate) fn lock_word(lock: WriterLock) -> &'static str {
+    match lock {
+        WriterLock::Held(_) => "held",
+        WriterLock::Free => "free",
+        _ => "unknown",
+    }
+}
+
 fn as_json(stat: &Stat) -> Value {
     json!({
         "schema": 1,
         "first_seq": stat.first_seq,
         "last_seq": stat.last_seq,
+        "records": stat.records,
+        "gaps": stat.gaps.iter().map(|(from, to)| json!({"first_seq": from, "last_seq": to})).collect::<Vec<Value>>(),
         "checkpoint_seq": stat.checkpoint_seq,
         "tail": stat.tail.as_str(),
         "cut": cut_json(stat.cut),
@@ -64,6 +75,7 @@ fn as_json(stat: &Stat) -> Value {
         "user_tag": hex(&stat.user_tag),
         "meta_base64": base64(&stat.meta),
         "writer": stat.writer,
+        "writer_lock": lock_word(stat.writer_lock),
         "bytes_on_disk": stat.bytes_on_disk,
         "segments": stat.segments.iter().map(segment_json).collect::<Vec<Value>>(),
         "leftovers": stat.leftovers,
@@ -91,15 +103,19 @@ fn as_text(stat: &Stat) -> String {
 }
 
 fn write_text(stat: &Stat, text: &mut String) -> fmt::Result {
-    match stat.last_seq + 1 - stat.first_seq {
-        0 => writeln!(text, "records     none, the next is {}", stat.first_seq)?,
+    match stat.records {
+        0 => writeln!(text, "records     none, the next is {}", stat.last_seq + 1)?,
         count => writeln!(text, "records     {} to {} ({count})", stat.first_seq, stat.last_seq)?,
+    }
+    for (from, to) in &stat.gaps {
+        writeln!(text, "missing     {from} to {to} ({}), lost in a repair", to - from + 1)?;
     }
     writeln!(text, "checkpoint  {}", stat.checkpoint_seq)?;
     writeln!(text, "tail        {}", tail_text(stat))?;
-    match stat.writer {
-        Some(pid) => writeln!(text, "writer      process {pid}")?,
-        None => writeln!(text, "writer      none")?,
+    match stat.writer_lock {
+        WriterLock::Held(pid) => writeln!(text, "writer      process {pid}")?,
+        WriterLock::Free => writeln!(text, "writer      none")?,
+        _ => writeln!(text, "writer      not known from here")?,
     }
     writeln!(text, "log id      {}", hex(&stat.log_id))?;
     if stat.user_tag != [0; 16] {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::bar::progress_bar;
 use crate::failure::{CORRUPT, Code, FAILED, Failure, OK, Outcome, code_of, complain, sentence_of};
-use crate::stat::cut_json;
+use crate::stat::{cut_json, lock_word};
 
 /// Read everything and verify every checksum, also while the log is written.
 ///
@@ -97,20 +97,26 @@ fn as_json(found: &Verification) -> Value {
         "tail": tail(found),
         "cut": cut_json(found.cut),
         "writer": found.writer,
+        "writer_lock": lock_word(found.writer_lock),
         "segments": found.segments,
         "records": found.records,
+        "truncated": found.truncated,
         "bytes": found.bytes,
         "damages": found.damages.iter().map(damage).collect::<Vec<Value>>(),
     })
 }
 
 fn as_text(found: &Verification) -> String {
-    let Verification { records, bytes, segments, .. } = found;
+    let Verification { records, truncated, bytes, segments, .. } = found;
+    let truncated = if *truncated == 0 { String::new() } else { format!(" and {truncated} truncated ones") };
     let verdict = match (found.damages.len(), torn(found)) {
         (0, None) => "ok".to_owned(),
         (0, Some(_)) => "torn".to_owned(),
         (1, _) => "1 damage".to_owned(),
         (count, _) => format!("{count} damages"),
     };
-    format!("{verdict}: {records} records of {bytes} bytes verified in {segments} segments, {} end\n", tail(found))
+    format!(
+        "{verdict}: {records} records{truncated} of {bytes} bytes verified in {segments} segments, {} end\n",
+        tail(found)
+    )
 }
