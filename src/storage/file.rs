@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
@@ -33,6 +33,14 @@ impl StoredFile {
     /// Its length in bytes.
     pub(crate) fn len(&self) -> Result<u64> {
         self.storage.act(Act::Read(&self.path), || Ok(self.file.metadata()?.len()))
+    }
+
+    /// Its length in bytes, and what tells it from every other file: the numbers of its device and inode.
+    pub(crate) fn len_and_id(&self) -> Result<(u64, (u64, u64))> {
+        self.storage.act(Act::Read(&self.path), || {
+            let found = self.file.metadata()?;
+            Ok((found.len(), (found.dev(), found.ino())))
+        })
     }
 
     /// Fills `bytes` from `offset` on.

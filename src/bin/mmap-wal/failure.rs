@@ -98,6 +98,7 @@ pub(crate) fn code_of(e: &Error) -> u8 {
         Error::Foreign(_) | Error::Version { .. } | Error::UnfinishedCopy { .. } => CORRUPT,
         Error::Io(failure) if matches!(failure.context, "open" | "read" | "list" | "map") => UNREADABLE,
         Error::Io(failure) if failure.context == "rebuild" => CORRUPT,
+        Error::MapLimit(_) => UNREADABLE,
         Error::Locked { .. } => LOCKED,
         Error::NoSpace(_) => NO_SPACE,
         Error::InvalidOptions(_) => USAGE,
