@@ -61,7 +61,6 @@ impl Map {
     /// What the system says.
     pub(crate) fn read_only(file: &File, len: usize, start: usize, published: usize) -> io::Result<Self> {
         check_len(file, len)?;
-        let _headroom = headroom()?;
         let raw = MmapOptions::new().len(len).map_raw_read_only(file)?;
         Self::checked(raw, start, published, false)
     }
@@ -72,7 +71,6 @@ impl Map {
     /// What the system says.
     pub(crate) fn writable(file: &File, len: usize, start: usize, published: usize) -> io::Result<Tail> {
         check_len(file, len)?;
-        let _headroom = headroom()?;
         let raw = MmapOptions::new().len(len).map_raw(file)?;
         Ok(Tail { map: Arc::new(Self::checked(raw, start, published, true)?), locked: false })
     }
@@ -239,22 +237,6 @@ fn advise(raw: &MmapRaw, what: Populate, start: usize, len: usize) -> io::Result
 #[cfg(not(any(target_os = "linux", miri)))]
 fn advise(_: &MmapRaw, _: Populate, _: usize, _: usize) -> io::Result<()> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
-}
-
-/// Address space that is left when a file was mapped.
-#[cfg(not(miri))]
-const HEADROOM: usize = 16 << 20;
-
-/// Takes address space and one map, to be given back when the file is mapped: so that a map which would leave none to the
-/// heap is refused. An allocation that fails ends the process, and a map that fails is an error.
-#[cfg(not(miri))]
-fn headroom() -> io::Result<memmap2::MmapMut> {
-    MmapOptions::new().len(HEADROOM).no_reserve_swap().map_anon()
-}
-
-#[cfg(miri)]
-fn headroom() -> io::Result<()> {
-    Ok(())
 }
 
 /// Invariant 1, at the moment in which it begins to hold.

@@ -104,7 +104,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::MissingSegment`], [`Error::NoManifest`], [`Error::Foreign`], [`Error::Version`] or
-    /// [`Error::Io`] if the log cannot be trusted.
+    /// [`Error::Io`] if the log cannot be trusted; [`Error::MapLimit`].
     pub fn snapshot(&self) -> Result<Snapshot> {
         snapshot(&self.storage, &self.maps)
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::frame;
-use crate::segment::{End, Mapping, Part};
-use crate::view::{Backward, Forward, Found, Located, View, Window, find, find_at_once};
+use crate::segment::{End, MappedPart, Mapping};
+use crate::view::{Backward, Forward, Found, Located, MapWindow, View, find, find_at_once};
 
 /// An immutable view of a log.
 ///
@@ -75,7 +75,8 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Error::Truncated`](crate::Error::Truncated) if records above `after` were truncated, [`Error::Ahead`](crate::Error::Ahead) if `after` was never appended;
-    /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) if the way there is damaged. The iterator yields
+    /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) if the way there is damaged;
+    /// [`Error::MapLimit`] if a segment is needed and may not be mapped. The iterator yields
     /// [`Error::Gap`](crate::Error::Gap) where a repair left records out and goes on behind it; after any other error it is finished.
     pub fn replay(&self, after: u64) -> Result<Replay<'_>> {
         Ok(Replay { view: &self.view, forward: Forward::pinning(&self.view, after)?, part: None })
@@ -103,7 +104,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::replay`].
     pub fn cursor(&self, after: u64) -> Result<Cursor> {
-        let mut window = Window::default();
+        let mut window = MapWindow::default();
         let forward = Forward::through(&self.view, &mut window, after)?;
         Ok(Cursor { view: Arc::clone(&self.view), forward, window })
     }
@@ -176,7 +177,8 @@ impl Snapshot {
     /// than 384 MiB, and with little [`Options::index_memory`](crate::Options::index_memory).)
     ///
     /// # Errors
-    /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) if the way there is damaged.
+    /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) if the way there is damaged;
+    /// [`Error::Truncated`], [`Error::TruncatedBack`] or [`Error::MapLimit`] if its segment cannot be mapped any more.
     pub fn get(&self, seq: u64) -> Result<Option<Record<'_>>> {
         let view = &self.view;
         let Some(index) = view.segment_of(seq).filter(|_| seq >= view.first_seq) else { return Ok(None) };
@@ -193,7 +195,7 @@ impl Snapshot {
     pub(crate) fn end_of(&self, seq: u64) -> Result<Option<(usize, bool)>> {
         let view = &self.view;
         let Some(index) = view.segment_of(seq) else { return Ok(None) };
-        let mut window = Window::default();
+        let mut window = MapWindow::default();
         let Located { at, header, .. } = find(&window.part(view, index)?, index, seq)?.place;
         Ok(Some((at + header.frame_size(), header.commit)))
     }
@@ -204,7 +206,7 @@ pub struct Replay<'a> {
     view: &'a View,
     forward: Forward,
     /// Where it is.
-    part: Option<Part<'a>>,
+    part: Option<MappedPart<'a>>,
 }
 
 impl<'a> Iterator for Replay<'a> {
@@ -236,7 +238,7 @@ impl<'a> Iterator for ReplayBack<'a> {
 pub struct Cursor {
     view: Arc<View>,
     forward: Forward,
-    window: Window,
+    window: MapWindow,
 }
 
 impl Cursor {

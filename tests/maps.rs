@@ -116,6 +116,8 @@ fn child() {
     let log = dir.join("log");
     let _taken = std::env::var_os(SCARCE).map(|_| use_up_maps(LEFT));
     match role.as_str() {
+        // For runs of the command line by hand.
+        "make" => make(&log, count, CAPACITY),
         "tail" => follow(&log, count),
         "copy" => copy(&log, &dir.join("copy"), count),
         "verify" => verify(&log, count),
@@ -147,7 +149,7 @@ fn follow(log: &Path, count: u64) {
         while let Some(record) = tail.try_next().expect("a record") {
             seq += 1;
             assert_eq!((record.seq(), record.payload()), (seq, &body(seq)[..]));
-            if seq.is_multiple_of(500) || seq == count {
+            if seq.is_multiple_of(1000) || seq == count {
                 most = most.max(maps_of(log));
             }
         }
@@ -173,7 +175,7 @@ fn verify(log: &Path, count: u64) {
     let mut most = 0;
     let look = |progress: Progress| {
         // It is called for each segment, and to count maps takes long where there are many.
-        if progress.segment.is_multiple_of(500) || progress.segment == count {
+        if progress.segment.is_multiple_of(1000) || progress.segment == count {
             most = most.max(maps_of(log));
         }
     };

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::format::segment::FRAMES_AT;
-use crate::segment::{End, Part, Segment};
-use crate::view::{Forward, Found, Located, View, Window};
+use crate::segment::{End, MappedPart, Segment};
+use crate::view::{Forward, Found, Located, MapWindow, View};
 
 /// What came of a comparison.
 pub(crate) enum Compared {
@@ -20,13 +20,13 @@ pub(crate) struct Comparison<'a> {
     log: &'a View,
     /// Where the log was read last.
     forward: Option<Forward>,
-    window: Window,
+    window: MapWindow,
 }
 
 impl<'a> Comparison<'a> {
     /// With what `log` shows.
     pub(crate) fn with(log: &'a View) -> Self {
-        Self { log, forward: None, window: Window::default() }
+        Self { log, forward: None, window: MapWindow::default() }
     }
 
     /// Reads the frames of `copy` up to the offset `to`; `report` is told of each how many bytes it takes.
@@ -39,7 +39,7 @@ impl<'a> Comparison<'a> {
             Err(e @ Error::MapLimit(_)) => return Err(e),
             Err(e) => return Ok(Compared::Damaged(e)),
         };
-        let part = Part::new(copy, &mapping, End { offset: to.max(FRAMES_AT), count: 0 });
+        let part = MappedPart::new(copy, &mapping, End { offset: to.max(FRAMES_AT), count: 0 });
         let mut walk = Forward::at_segment(0, copy.base_seq());
         while walk.at < to {
             let found = match walk.read_part(&part) {

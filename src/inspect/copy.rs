@@ -70,18 +70,38 @@ pub(crate) fn copy(
     let out = Target::place(from, to)?;
     let (mut left, mut made) = (ATTEMPTS, HashSet::new());
     loop {
-        let (log, snapshot) = state(from, maps)?;
+        let is_first = left == ATTEMPTS;
+        left -= 1;
+        // Truncated or cut since the state was taken: the state of now is copied, from what is there already on.
+        let goes_on = left > 0;
+        let may_go_on = |e: &Error| goes_on && matches!(e, Error::Truncated { .. } | Error::TruncatedBack { .. });
+        let (log, snapshot) = match if is_first { state(from, maps) } else { mapped_state(from, maps) } {
+            Err(e) if may_go_on(&e) => continue,
+            taken => taken?,
+        };
         let first_seq = first_wanted(&snapshot, after)?;
         let mut target = Target::open(out.clone(), log.header.log_id)?;
         let copied =
             Copy::prepare(&log, &snapshot, first_seq, &mut target, progress).and_then(|copy| copy.run(&mut made));
         let closed = target.close();
-        left -= 1;
         match copied {
-            // Truncated or cut since the state was taken: the state of now is copied, from what is there already on.
-            Err(Error::Truncated { .. } | Error::TruncatedBack { .. }) if left > 0 => closed?,
+            Err(e) if may_go_on(&e) => closed?,
             copied => return copied.and_then(|copied| closed.map(|()| copied)),
         }
+    }
+}
+
+/// The log as it is now, with all of its segments mapped, if there may be as many maps: no truncation overtakes a copy of
+/// that.
+fn mapped_state(from: &Storage, maps: &Arc<Maps>) -> Result<(Manifest, Snapshot)> {
+    let (log, snapshot) = state(from, maps)?;
+    match snapshot.map_all() {
+        Ok(()) => Ok((log, snapshot)),
+        Err(Error::MapLimit(_)) => {
+            drop(snapshot);
+            state(from, maps)
+        }
+        Err(e) => Err(e),
     }
 }
 

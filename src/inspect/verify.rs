@@ -9,7 +9,7 @@ use crate::manifest::Manifest;
 use crate::reader::{present, settled};
 use crate::recovery::examine::{Access, Examined, check_files, examine};
 use crate::recovery::report::{Cut, TailState};
-use crate::segment::{Maps, Part, Segment};
+use crate::segment::{MappedPart, Maps, Segment};
 use crate::storage::Storage;
 use crate::view;
 
@@ -139,7 +139,7 @@ fn is_named(storage: &Storage, entry: &Entry) -> Result<bool> {
 fn read_segment(segment: &Segment, mut report: impl FnMut(u64)) -> Result<u64> {
     let (end, mut reported) = (segment.end(), 0);
     let mapping = segment.mapping()?;
-    let part = Part::new(segment, &mapping, end);
+    let part = MappedPart::new(segment, &mapping, end);
     report(0);
     let walk = part.walk(|at| {
         let done = (at - FRAMES_AT) as u64;

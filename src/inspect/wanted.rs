@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::segment::FRAMES_AT;
 use crate::manifest::Manifest;
 use crate::snapshot::Snapshot;
-use crate::view::{Forward, Found, Located, View, Window};
+use crate::view::{Forward, Found, Located, MapWindow, View};
 
 /// The number with which a copy of what is behind `after` begins.
 pub(crate) fn first_wanted(snapshot: &Snapshot, after: u64) -> Result<u64> {
@@ -70,13 +70,13 @@ pub(crate) fn refuse_lack(dir: &Path, view: &View, absent: Range<u64>) -> Result
 pub(crate) struct Records<'a> {
     view: &'a View,
     forward: Forward,
-    window: Window,
+    window: MapWindow,
 }
 
 impl<'a> Records<'a> {
     /// From behind the record `after` on.
     pub(crate) fn behind(view: &'a View, after: u64) -> Result<Self> {
-        let mut window = Window::default();
+        let mut window = MapWindow::default();
         let forward = Forward::through(view, &mut window, after)?;
         Ok(Self { view, forward, window })
     }
@@ -110,7 +110,7 @@ pub(crate) fn bytes_behind(view: &View, seq: u64) -> Result<u64> {
     if seq > view.last_seq() {
         return Ok(0);
     }
-    let from = Forward::through(view, &mut Window::default(), seq - 1)?;
+    let from = Forward::through(view, &mut MapWindow::default(), seq - 1)?;
     let whole: usize = (from.index + 1..view.shown).map(|index| view.end_of(index).offset - FRAMES_AT).sum();
     Ok((whole + view.end_of(from.index).offset - from.at) as u64)
 }

@@ -9,7 +9,7 @@ use crate::manifest::Manifest;
 use crate::map::Map;
 use crate::recovery::report::{Cut, TailState};
 use crate::scan::{self, Damage, Judged, Tail, Unsealed, Walk};
-use crate::segment::{End, Maps, Part, Segment, file_name, in_memory, no_room};
+use crate::segment::{End, MappedPart, Maps, Segment, file_name, in_memory, no_room};
 use crate::storage::{Listed, Storage, StoredFile};
 
 /// How much of a map is brought in by one call.
@@ -217,7 +217,7 @@ fn closed(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Opti
     let walk = if access == Access::Exclusive || published(&head) >= clean as u64 {
         let end = End { offset: clean, count: 0 };
         let segment = Segment::view(storage, entry, manifest.header.log_id, &Maps::single(), end)?;
-        Part::new(&segment, &segment.mapping()?, end).walk(|_| {})?
+        MappedPart::new(&segment, &segment.mapping()?, end).walk(|_| {})?
     } else {
         walk_file(&file, &entry, clean)?
     };

@@ -11,7 +11,7 @@ use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Mutex, Weak, lock};
 
 /// What the segments share that stand for one file.
-pub(super) struct Slot {
+pub(super) struct FileMap {
     /// The map while the segment is appended to, and that of a file that is gone, for the views that show it.
     pub(super) kept: Option<Arc<Mapping>>,
     /// The map that was made last, if something still reads through it.
@@ -20,7 +20,7 @@ pub(super) struct Slot {
     id: Option<(u64, u64)>,
 }
 
-impl Slot {
+impl FileMap {
     pub(super) fn unmapped() -> Arc<Mutex<Self>> {
         Arc::new(Mutex::new(Self { kept: None, last: Weak::new(), id: None }))
     }

@@ -7,7 +7,7 @@ use crate::format::segment::FRAMES_AT;
 use crate::map::Map;
 use crate::presence::Presence;
 use crate::segment::End;
-use crate::segment::maps::{Budget, Permit};
+use crate::segment::budget::{MapBudget, Permit};
 use crate::storage::Storage;
 use crate::sync::{Arc, OnceLock};
 
@@ -19,14 +19,14 @@ pub(crate) struct Mapping {
     /// What of it was brought in.
     present: Presence,
     /// Holds the lock on READERS.
-    budget: Arc<Budget>,
+    budget: Arc<MapBudget>,
     /// Counts it among the maps of the handle; none while the segment is appended to.
     permit: OnceLock<Permit>,
 }
 
 impl Mapping {
     /// Of a file at `path`; not counted yet.
-    pub(super) fn new(storage: &Storage, path: PathBuf, map: Arc<Map>, budget: &Arc<Budget>) -> Self {
+    pub(super) fn new(storage: &Storage, path: PathBuf, map: Arc<Map>, budget: &Arc<MapBudget>) -> Self {
         let present = Presence::none(map.len());
         Self { map, storage: storage.clone(), path, present, budget: Arc::clone(budget), permit: OnceLock::new() }
     }

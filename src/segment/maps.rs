@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, MapLimit, Result};
 use crate::limits::{address_space, max_map_count};
 use crate::map::Tail;
+use crate::segment::budget::{MapBudget, Permit};
 use crate::segment::mapping::Mapping;
 use crate::storage::{Storage, StoredFile};
-use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, lock};
 
 /// The share of the handle's maps that are kept though no view needs them.
@@ -28,41 +28,9 @@ pub(super) enum Purpose {
     Keep,
 }
 
-/// How many maps a handle holds and may hold, and the lock that keeps their files from being recycled.
-pub(crate) struct Budget {
-    limit: usize,
-    held: AtomicUsize,
-    /// As long as one map is there: nothing else keeps the lock for a record that has outlived its snapshot and handle.
-    _readers: Option<Arc<StoredFile>>,
-}
-
-/// One map of a budget, given back when it is dropped.
-pub(crate) struct Permit(Arc<Budget>);
-
-impl Budget {
-    /// One more map, if there may be, and `reserve` others after it.
-    fn take(self: &Arc<Self>, reserve: usize) -> Option<Permit> {
-        let more = |held: usize| (held < self.limit.saturating_sub(reserve)).then_some(held + 1);
-        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Permit(Arc::clone(self)))
-    }
-
-    /// One more map, whether or not there may be.
-    pub(super) fn exceed(self: &Arc<Self>) -> Permit {
-        self.held.fetch_add(1, Ordering::Relaxed);
-        Permit(Arc::clone(self))
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.held.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// The maps of one handle.
 pub(crate) struct Maps {
-    budget: Arc<Budget>,
+    budget: Arc<MapBudget>,
     idle: Mutex<Idle>,
     /// Shared with every view of the handle.
     viewers: Arc<()>,
@@ -106,7 +74,7 @@ impl Maps {
     }
 
     fn new(readers: Option<Arc<StoredFile>>, limit: usize, most: usize, most_bytes: u64) -> Arc<Self> {
-        let budget = Arc::new(Budget { limit, held: AtomicUsize::new(0), _readers: readers });
+        let budget = MapBudget::new(readers, limit);
         let idle = Mutex::new(Idle { maps: VecDeque::new(), bytes: 0, most, most_bytes });
         Arc::new(Self { budget, idle, viewers: Arc::default() })
     }
@@ -154,7 +122,7 @@ impl Maps {
     fn take(&self, path: &Path, purpose: Purpose) -> Result<Permit> {
         let reserve = match purpose {
             Purpose::Read => 0,
-            Purpose::Keep => self.budget.limit / READ_SHARE,
+            Purpose::Keep => self.budget.limit() / READ_SHARE,
         };
         if let Some(permit) = self.budget.take(reserve) {
             return Ok(permit);
@@ -173,8 +141,7 @@ impl Maps {
     }
 
     fn refusal(&self, path: &Path, by_system: bool) -> Error {
-        let held = self.budget.held.load(Ordering::Relaxed);
-        refused(path, held, self.budget.limit, by_system)
+        refused(path, self.budget.held(), self.budget.limit(), by_system)
     }
 
     /// Keeps `mapping`, which no view may need any more, for the next one.

@@ -1,5 +1,6 @@
 //! One segment file: prepared, begun, written, synced, read.
 
+mod budget;
 mod mapped;
 mod mapping;
 mod maps;
@@ -20,12 +21,12 @@ use crate::storage::Storage;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, lock};
 
-use crate::segment::mapped::Slot;
+use crate::segment::mapped::FileMap;
 use crate::segment::maps::Purpose;
 
 pub(crate) use crate::segment::mapping::Mapping;
 pub(crate) use crate::segment::maps::{Maps, in_memory, no_room};
-pub(crate) use crate::segment::part::Part;
+pub(crate) use crate::segment::part::MappedPart;
 pub(crate) use crate::segment::spare::{Preparation, Spare, in_steps};
 
 /// How many bytes in front of what was synced the system is asked for.
@@ -69,7 +70,7 @@ pub(crate) struct Segment {
     entry: Entry,
     maps: Arc<Maps>,
     /// Shared by all that stand for the same file.
-    file: Arc<Mutex<Slot>>,
+    file: Arc<Mutex<FileMap>>,
     end: AtomicU64,
     /// D for new frames; 0 while an earlier segment is not wholly durable.
     watermark: AtomicUsize,
@@ -95,7 +96,7 @@ impl Segment {
             log_id,
             entry,
             maps: Arc::clone(maps),
-            file: Slot::unmapped(),
+            file: FileMap::unmapped(),
             end: AtomicU64::new(end.pack()),
             watermark: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),

@@ -21,7 +21,7 @@ pub(crate) struct Published {
 
 /// A segment up to an end, and the map through which it is read.
 #[derive(Clone, Copy)]
-pub(crate) struct Part<'a> {
+pub(crate) struct MappedPart<'a> {
     pub(crate) segment: &'a Segment,
     pub(crate) mapping: &'a Arc<Mapping>,
     pub(crate) end: End,
@@ -29,7 +29,7 @@ pub(crate) struct Part<'a> {
     pub(crate) frames: &'a [u8],
 }
 
-impl<'a> Part<'a> {
+impl<'a> MappedPart<'a> {
     /// `segment` up to `end`, through `mapping`, a map of its file.
     pub(crate) fn new(segment: &'a Segment, mapping: &'a Arc<Mapping>, end: End) -> Self {
         Self { segment, mapping, end, frames: mapping.frames(end) }

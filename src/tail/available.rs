@@ -1,14 +1,14 @@
 //! What a tail has to show at one moment.
 
 use crate::error::Result;
-use crate::segment::Part;
+use crate::segment::MappedPart;
 use crate::snapshot::Record;
 use crate::view::Forward;
 
 /// The records that a [`Tail`](crate::Tail) had to show when this was made.
 pub struct Available<'a> {
     /// The segment, up to where it was visible.
-    pub(super) part: Part<'a>,
+    pub(super) part: MappedPart<'a>,
     pub(super) forward: &'a mut Forward,
     /// A frame does not verify: the tail finds out why.
     pub(super) stalled: &'a mut bool,

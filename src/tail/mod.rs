@@ -12,11 +12,11 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::segment::FRAMES_AT;
 use crate::reader::Reader;
-use crate::segment::{End, Mapping, Part, Segment};
+use crate::segment::{End, MappedPart, Mapping, Segment};
 use crate::snapshot::Record;
 use crate::sync::{Instant, thread};
 use crate::tail::source::{PartEnd, Place, Source, Step};
-use crate::view::{Forward, Found, Window};
+use crate::view::{Forward, Found, MapWindow};
 
 pub use crate::tail::available::Available;
 pub use crate::tail::idle::Idle;
@@ -98,7 +98,7 @@ impl Tail {
     fn open(mut source: Source, after: u64) -> Result<Self> {
         let snapshot = source.snapshot()?;
         let whole = snapshot.view();
-        let mut window = Window::default();
+        let mut window = MapWindow::default();
         let forward = Forward::through(whole, &mut window, after)?;
         let end = whole.end_of(forward.index);
         let part = window.part(whole, forward.index)?;
@@ -199,7 +199,7 @@ impl Tail {
         if !self.ready()? {
             return Ok(None);
         }
-        let part = Part::new(&self.segment, &self.mapping, up_to(self.limit));
+        let part = MappedPart::new(&self.segment, &self.mapping, up_to(self.limit));
         let place = match self.forward.read_part(&part) {
             Ok(found) => found.place,
             Err(e) => {
@@ -224,12 +224,12 @@ impl Tail {
             }
         }
         let Self { segment, mapping, forward, limit, stalled, .. } = self;
-        Ok(Available { part: Part::new(segment, mapping, up_to(*limit)), forward, stalled })
+        Ok(Available { part: MappedPart::new(segment, mapping, up_to(*limit)), forward, stalled })
     }
 
     /// The segment, up to where it is visible.
-    fn part(&self) -> Part<'_> {
-        Part::new(&self.segment, &self.mapping, up_to(self.limit))
+    fn part(&self) -> MappedPart<'_> {
+        MappedPart::new(&self.segment, &self.mapping, up_to(self.limit))
     }
 
     /// Waits until there is a record to show, for at most `timeout`; returns whether there is. A tail of a [`Wal`] is
@@ -419,7 +419,7 @@ impl std::fmt::Debug for Tail {
 }
 
 /// Whether the segment of `part` is marked as cut. A handle knows of its cuts by itself.
-fn is_cut(part: &Part<'_>, source: &Source) -> bool {
+fn is_cut(part: &MappedPart<'_>, source: &Source) -> bool {
     matches!(source, Source::Files { .. }) && part.published().cut
 }
 

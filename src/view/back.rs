@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::format::ALIGN;
 use crate::format::frame;
 use crate::index::{Budget, Place, SparseIndex};
-use crate::segment::Part;
+use crate::segment::MappedPart;
 use crate::view::find::known_stretch;
 use crate::view::{Found, Located, View, check_end, damaged, ends, passed, verify};
 
@@ -96,7 +96,7 @@ impl Backward {
     }
 
     /// Verifies the batch in front of `below`, and those in front of it that were met on the way.
-    fn verify_batches(&mut self, part: &Part<'_>) -> Result<()> {
+    fn verify_batches(&mut self, part: &MappedPart<'_>) -> Result<()> {
         let (mut starts, mut behind) = self.walk(part, self.below, true)?;
         // `before` may lie inside a batch, of which the rest counts too.
         while !behind.commit {
@@ -117,7 +117,7 @@ impl Backward {
 
     /// Walks, from the nearest mark, through the records in front of `to`, and keeps where they stand. Returns the first
     /// of them, and so the first batch that is known to begin, and where the walk ended.
-    fn walk(&mut self, part: &Part<'_>, to: u64, verifies: bool) -> Result<(Option<u64>, Behind)> {
+    fn walk(&mut self, part: &MappedPart<'_>, to: u64, verifies: bool) -> Result<(Option<u64>, Behind)> {
         let base_seq = part.segment.base_seq();
         let mut place = self.mark(part, to - 1 - base_seq)?;
         let mut starts = (place.rank == 0).then_some(base_seq);
@@ -138,7 +138,7 @@ impl Backward {
     }
 
     /// A place not far in front of the `rank`th record of the segment.
-    fn mark(&mut self, part: &Part<'_>, rank: u64) -> Result<Place> {
+    fn mark(&mut self, part: &MappedPart<'_>, rank: u64) -> Result<Place> {
         let segment = part.segment;
         if self.own.as_ref().is_none_or(|(index, _)| *index != self.index) {
             let shared = known_stretch(&mut segment.index(), part, rank)?.first();

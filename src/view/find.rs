@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::format::frame::{self, HEADER};
 use crate::format::segment::FRAMES_AT;
 use crate::index::{Place, SparseIndex, Stretch};
-use crate::segment::Part;
+use crate::segment::MappedPart;
 use crate::view::{Found, Located, damaged, passed, touch, verify};
 
 /// Bytes that memory gives at once, at least.
@@ -16,7 +16,7 @@ const SHORT: usize = 8 * LINE;
 const TOGETHER: usize = 16 << 10;
 
 /// Where the record `seq` of `part` stands.
-pub(super) fn locate(part: &Part<'_>, seq: u64) -> Result<usize> {
+pub(super) fn locate(part: &MappedPart<'_>, seq: u64) -> Result<usize> {
     let segment = part.segment;
     let rank = seq - segment.base_seq();
     let stretch = known_stretch(&mut segment.index(), part, rank)?;
@@ -33,7 +33,7 @@ pub(super) fn locate(part: &Part<'_>, seq: u64) -> Result<usize> {
 /// The record `seq` of `part` and its payload, if its place can be told, what is there was brought in, and it verifies; if
 /// not, [`find`] says why.
 #[inline]
-pub(crate) fn find_at_once<'a>(part: &Part<'a>, index: usize, seq: u64) -> Option<Found<'a>> {
+pub(crate) fn find_at_once<'a>(part: &MappedPart<'a>, index: usize, seq: u64) -> Option<Found<'a>> {
     let (segment, frames) = (part.segment, part.frames);
     let rank = seq - segment.base_seq();
     let at = segment.index().known_stretch(rank, part.end.place())?.told(rank)?;
@@ -48,7 +48,7 @@ pub(crate) fn find_at_once<'a>(part: &Part<'a>, index: usize, seq: u64) -> Optio
 }
 
 /// The record `seq` of `part`, segment `index` of a view, verified.
-pub(crate) fn find<'a>(part: &Part<'a>, index: usize, seq: u64) -> Result<Found<'a>> {
+pub(crate) fn find<'a>(part: &MappedPart<'a>, index: usize, seq: u64) -> Result<Found<'a>> {
     let segment = part.segment;
     let rank = seq - segment.base_seq();
     let stretch = known_stretch(&mut segment.index(), part, rank)?;
@@ -66,7 +66,7 @@ pub(crate) fn find<'a>(part: &Part<'a>, index: usize, seq: u64) -> Result<Found<
 }
 
 /// The stretch of the `rank`th record of `part`, walking on from what `index` knows if need be.
-pub(crate) fn known_stretch(index: &mut SparseIndex, part: &Part<'_>, rank: u64) -> Result<Stretch> {
+pub(crate) fn known_stretch(index: &mut SparseIndex, part: &MappedPart<'_>, rank: u64) -> Result<Stretch> {
     while !index.knows(rank) {
         let Place { offset, rank } = index.next();
         let header = verify(part, offset, part.segment.base_seq() + rank)?;
@@ -77,7 +77,7 @@ pub(crate) fn known_stretch(index: &mut SparseIndex, part: &Part<'_>, rank: u64)
 
 /// Where the record `wanted` of `part` stands, counted from its first, going there from the front of its `stretch` over
 /// whole headers.
-fn walk(part: &Part<'_>, stretch: &Stretch, wanted: u64) -> Result<usize> {
+fn walk(part: &MappedPart<'_>, stretch: &Stretch, wanted: u64) -> Result<usize> {
     let mut place = stretch.first();
     let about = if stretch.mean_size() <= SHORT { stretch.about_behind(wanted) } else { place.offset };
     let (mut held, mut fetched) = (place.offset, place.offset);

@@ -2,14 +2,14 @@
 //! of what one has come through before.
 
 use super::find::locate;
-use super::held::Window;
+use super::held::MapWindow;
 use super::{DAMAGED, Found, Located, View, check_end, damaged, ends, record, verify_in};
 use crate::error::{Error, Result};
 use crate::format::frame::Header;
 use crate::format::segment::FRAMES_AT;
 use crate::map::prefetch;
 use crate::scan::AHEAD;
-use crate::segment::Part;
+use crate::segment::MappedPart;
 
 /// While frames are passed that need not be verified, the beginning of the frame so many further on is brought into the
 /// cache, if records are of one length: what stands between is not looked at.
@@ -66,7 +66,7 @@ impl Forward {
     }
 
     /// Behind the record `after`, through `window`.
-    pub(crate) fn through(view: &View, window: &mut Window, after: u64) -> Result<Self> {
+    pub(crate) fn through(view: &View, window: &mut MapWindow, after: u64) -> Result<Self> {
         Self::behind(view, after, |index, seq| locate(&window.part(view, index)?, seq))
     }
 
@@ -85,7 +85,11 @@ impl Forward {
 
     /// The next record of `view`; the map that it is read through comes from `part`, in which the last one is kept.
     #[inline(always)]
-    pub(crate) fn advance<'a>(&mut self, view: &'a View, part: &mut Option<Part<'a>>) -> Option<Result<Found<'a>>> {
+    pub(crate) fn advance<'a>(
+        &mut self,
+        view: &'a View,
+        part: &mut Option<MappedPart<'a>>,
+    ) -> Option<Result<Found<'a>>> {
         if self.finished {
             return None;
         }
@@ -99,7 +103,7 @@ impl Forward {
 
     /// The first record of the next segment, or the first of all.
     #[cold]
-    fn step<'a>(&mut self, view: &'a View, part: &mut Option<Part<'a>>) -> Option<Result<Found<'a>>> {
+    fn step<'a>(&mut self, view: &'a View, part: &mut Option<MappedPart<'a>>) -> Option<Result<Found<'a>>> {
         *part = None;
         if let Some(gap) = self.enter(view)? {
             return Some(Err(gap));
@@ -112,7 +116,7 @@ impl Forward {
 
     /// The next record of `view`, read through `window`.
     #[inline]
-    pub(crate) fn advance_in<'a>(&mut self, view: &'a View, window: &'a mut Window) -> Option<Result<Found<'a>>> {
+    pub(crate) fn advance_in<'a>(&mut self, view: &'a View, window: &'a mut MapWindow) -> Option<Result<Found<'a>>> {
         if self.finished {
             return None;
         }
@@ -155,13 +159,13 @@ impl Forward {
 
     /// The next frame of `part`, which ends at or before an end of a batch in a segment that goes on.
     #[inline]
-    pub(crate) fn read_part<'a>(&mut self, part: &Part<'a>) -> Result<Found<'a>> {
+    pub(crate) fn read_part<'a>(&mut self, part: &MappedPart<'a>) -> Result<Found<'a>> {
         self.read(part, false)
     }
 
     /// The next frame of `part`, with which the segment ends if it is `whole`.
     #[inline(always)]
-    fn read<'a>(&mut self, part: &Part<'a>, whole: bool) -> Result<Found<'a>> {
+    fn read<'a>(&mut self, part: &MappedPart<'a>, whole: bool) -> Result<Found<'a>> {
         let (at, frames) = (self.at, part.frames);
         let header = if at == self.verified {
             self.verify_batch(part, whole)?
@@ -180,7 +184,7 @@ impl Forward {
 
     /// Verifies frames up to the next end of a batch, and returns the first: of one that is damaged nothing is shown.
     #[inline(always)]
-    fn verify_batch(&mut self, part: &Part<'_>, whole: bool) -> Result<Header> {
+    fn verify_batch(&mut self, part: &MappedPart<'_>, whole: bool) -> Result<Header> {
         let (mut at, mut seq) = (self.at, self.expected);
         let first = verify_in(part, at, seq, &mut self.present)?;
         let mut last = first;

@@ -2,20 +2,20 @@
 
 use super::View;
 use crate::error::Result;
-use crate::segment::{Mapping, Part};
+use crate::segment::{MappedPart, Mapping};
 use crate::sync::{Arc, OnceLock};
 
 /// Segments for which there is room at once: of a long log most are never read through one view.
 const GROUP: usize = 16;
 
-type Place = OnceLock<Arc<Mapping>>;
-type Group = OnceLock<Box<[Place]>>;
+type Pin = OnceLock<Arc<Mapping>>;
+type Group = OnceLock<Box<[Pin]>>;
 
 /// The maps that a view keeps.
 #[derive(Default)]
 pub(super) struct Held {
     /// Of the last segment, for which no memory is asked.
-    last: Place,
+    last: Pin,
     others: OnceLock<Box<[Group]>>,
 }
 
@@ -42,20 +42,20 @@ impl Held {
 
 /// The map of one segment of a view at a time, for those who read one after the other.
 #[derive(Default)]
-pub(crate) struct Window(Option<(usize, Arc<Mapping>)>);
+pub(crate) struct MapWindow(Option<(usize, Arc<Mapping>)>);
 
-impl Window {
+impl MapWindow {
     /// Segment `index` of `view` as far as it is shown; the map of the one before is given up.
     ///
     /// # Errors
     /// As [`View::mapping`].
     #[inline]
-    pub(crate) fn part<'a>(&'a mut self, view: &'a View, index: usize) -> Result<Part<'a>> {
+    pub(crate) fn part<'a>(&'a mut self, view: &'a View, index: usize) -> Result<MappedPart<'a>> {
         if !matches!(&self.0, Some((at, _)) if *at == index) {
             self.open(view, index)?;
         }
         match &self.0 {
-            Some((_, mapping)) => Ok(Part::new(&view.segments[index], mapping, view.end_of(index))),
+            Some((_, mapping)) => Ok(MappedPart::new(&view.segments[index], mapping, view.end_of(index))),
             None => view.part(index),
         }
     }

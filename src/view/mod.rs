@@ -14,13 +14,13 @@ use crate::format::manifest::{Entry, Role};
 use crate::format::segment::FRAMES_AT;
 use crate::index::Place;
 use crate::manifest::ManifestFile;
-use crate::segment::{End, Mapping, Part, Segment};
+use crate::segment::{End, MappedPart, Mapping, Segment};
 use crate::view::held::Held;
 
 pub(crate) use crate::view::back::Backward;
 pub(crate) use crate::view::find::{find, find_at_once};
 pub(crate) use crate::view::forward::Forward;
-pub(crate) use crate::view::held::Window;
+pub(crate) use crate::view::held::MapWindow;
 
 /// What is shown of a log.
 pub(crate) struct View {
@@ -55,7 +55,7 @@ pub(crate) struct Found<'a> {
 impl<'a> Found<'a> {
     /// The record at `place`, which was verified, of `part`.
     #[inline]
-    pub(crate) fn of(part: &Part<'a>, place: Located) -> Self {
+    pub(crate) fn of(part: &MappedPart<'a>, place: Located) -> Self {
         let payload = frame::payload(part.frames, place.at, &place.header);
         Self { place, payload, mapping: part.mapping }
     }
@@ -97,8 +97,8 @@ impl View {
     /// # Errors
     /// As [`View::mapping`].
     #[inline]
-    pub(crate) fn part(&self, index: usize) -> Result<Part<'_>> {
-        Ok(Part::new(&self.segments[index], self.mapping(index)?, self.end_of(index)))
+    pub(crate) fn part(&self, index: usize) -> Result<MappedPart<'_>> {
+        Ok(MappedPart::new(&self.segments[index], self.mapping(index)?, self.end_of(index)))
     }
 
     fn gone(&self, index: usize, e: Error) -> Error {
@@ -157,7 +157,7 @@ pub(crate) fn gone(segment: &Segment, end: End, e: Error) -> Error {
 }
 
 /// The header of the frame at `place`, which was whole when the index learnt of what is behind it.
-fn passed(part: &Part<'_>, place: Place) -> Result<Header> {
+fn passed(part: &MappedPart<'_>, place: Place) -> Result<Header> {
     touch();
     let seq = part.segment.base_seq() + place.rank;
     part.bring_in(place.offset, (place.offset + HEADER).min(part.end.offset))?;
@@ -170,12 +170,12 @@ const DAMAGED: &str = "the record there does not verify";
 
 /// The error for a record that is not there, or not whole.
 #[cold]
-pub(crate) fn damaged(part: &Part<'_>, offset: usize, expected_seq: u64) -> Error {
+pub(crate) fn damaged(part: &MappedPart<'_>, offset: usize, expected_seq: u64) -> Error {
     part.segment.damage(offset, expected_seq, part.end.offset, DAMAGED)
 }
 
 /// The header of the frame at `at`, if it is the record `seq` and whole.
-pub(crate) fn verify(part: &Part<'_>, at: usize, seq: u64) -> Result<Header> {
+pub(crate) fn verify(part: &MappedPart<'_>, at: usize, seq: u64) -> Result<Header> {
     verify_in(part, at, seq, &mut 0)
 }
 
@@ -184,7 +184,7 @@ pub(crate) fn verify(part: &Part<'_>, at: usize, seq: u64) -> Result<Header> {
 // On the way from one record to the next, everything is inlined: to hand headers on through memory takes longer than to
 // read them, a third of all instructions.
 #[inline(always)]
-fn verify_in(part: &Part<'_>, at: usize, seq: u64, present: &mut usize) -> Result<Header> {
+fn verify_in(part: &MappedPart<'_>, at: usize, seq: u64, present: &mut usize) -> Result<Header> {
     touch();
     let bytes = part.frames.get(at - FRAMES_AT..).filter(|bytes| bytes.len() >= HEADER);
     let bytes = bytes.ok_or_else(|| damaged(part, at, seq))?;
@@ -209,7 +209,7 @@ fn record(bytes: &[u8], seq: u64) -> Option<Header> {
 
 /// Refuses a batch that ends at `at`, before the record `seq`, if the segment does not end there and should, or does and
 /// should not: it was not sealed by this manifest.
-fn check_end(part: &Part<'_>, at: usize, seq: u64) -> Result<()> {
+fn check_end(part: &MappedPart<'_>, at: usize, seq: u64) -> Result<()> {
     let behind = part.segment.base_seq() + part.end.count;
     let fits = if at == part.end.offset { seq == behind } else { seq < behind };
     if fits {

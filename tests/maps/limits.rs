@@ -11,7 +11,7 @@ pub fn child(role: &str, log: &Path, count: u64) {
         "cursor" => {
             let mut most = 0;
             let seen = walked(snapshot.cursor(0).expect("a cursor"), |seq| {
-                if seq.is_multiple_of(500) || seq == count {
+                if seq.is_multiple_of(1000) || seq == count {
                     most = most.max(maps_of(log));
                 }
             });
@@ -19,7 +19,10 @@ pub fn child(role: &str, log: &Path, count: u64) {
             assert!((1..=FEW).contains(&most), "{most} maps");
             assert_eq!(walked(snapshot.cursor(count - 1).expect("a cursor"), |_| {}), count);
             let owned = snapshot.clone().into_replay(0).expect("a replay");
-            assert_eq!(owned.map(|record| record.expect("a record").payload().len()).count() as u64, count);
+            assert_eq!(
+                owned.fold(0, |seq, record| seq + u64::from(record.expect("a record").payload() == body(seq + 1))),
+                count
+            );
             assert!((1..=FEW).contains(&maps_of(log)), "{} maps", maps_of(log));
         }
         "replay" => {
