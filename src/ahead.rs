@@ -37,8 +37,8 @@ pub(crate) struct Ahead {
 impl Ahead {
     /// Makes all pages of a new log writable: of `active`, and of `next`, the next segment with its ordinal.
     pub(crate) fn cover(&mut self, active: &Segment, next: Option<(u64, Arc<Map>)>) {
-        if let Ok(map) = active.map() {
-            self.populate(map, 0..active.capacity());
+        if let Some(map) = writable(active) {
+            self.populate(&map, 0..active.capacity());
             (self.ordinal, self.position, self.done) = (active.ordinal(), active.end().offset, active.capacity());
         }
         self.reach_into(next, usize::MAX);
@@ -58,9 +58,9 @@ impl Ahead {
     fn advance(&mut self, active: &Segment, position: usize, next: Option<(u64, Arc<Map>)>) {
         let before = (self.ordinal == active.ordinal()).then_some((self.position, self.done));
         let (range, window) = reach(before, position, active.capacity());
-        if let (false, Ok(map)) = (range.is_empty(), active.map()) {
+        if let (false, Some(map)) = (range.is_empty(), writable(active)) {
             self.done = range.end;
-            self.populate(map, range.clone());
+            self.populate(&map, range.clone());
         }
         if position.saturating_add(window) >= active.capacity() {
             self.reach_into(next, window);
@@ -80,6 +80,11 @@ impl Ahead {
         map.will_need(pages.clone());
         self.unsupported = in_steps(pages, |step| map.populate_write(step)).is_err();
     }
+}
+
+/// The map of `active`, if appends go on in it: once it is sealed, the map may be one that is only read.
+fn writable(active: &Segment) -> Option<Arc<Map>> {
+    active.mapping().ok().map(|mapping| Arc::clone(mapping.map())).filter(|map| map.is_writable())
 }
 
 /// The pages that should be made writable now, and how many bytes in front of `position` are to be: `before` is where the

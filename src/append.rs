@@ -278,7 +278,7 @@ impl Writer {
     /// Goes on in the first announced spare that holds `need` bytes; the caller has asked [`Writer::can_rotate`].
     pub(crate) fn rotate(&mut self, need: usize) -> Option<Arc<Segment>> {
         let spare = self.spares.remove(self.spare_for(need)?)?;
-        let (next, tail) = spare.begin(self.next_seq);
+        let (next, tail) = spare.begin(self.next_seq, self.segment.maps());
         let before = std::mem::replace(&mut self.segment, Arc::clone(&next));
         let left = std::mem::replace(&mut self.tail, tail);
         (self.at, self.notes) = (FRAMES_AT, Notes::of(&next));
@@ -311,7 +311,7 @@ impl Writer {
 
     /// Goes on in the next spare with the record `base_seq`, whatever was written before.
     pub(crate) fn restart(&mut self, base_seq: u64) -> Option<Arc<Segment>> {
-        let (segment, tail) = self.spares.pop_front()?.begin(base_seq);
+        let (segment, tail) = self.spares.pop_front()?.begin(base_seq, self.segment.maps());
         (self.segment, self.tail) = (Arc::clone(&segment), tail);
         (self.at, self.next_seq, self.notes) = (FRAMES_AT, base_seq, Notes::of(&segment));
         (self.closing, self.rotated, self.left) = (None, None, None);

@@ -22,6 +22,18 @@ impl Blank {
     }
 }
 
+/// Address space that is left to the heap when a file was mapped.
+const HEADROOM: usize = if cfg!(miri) { 1 } else { 16 << 20 };
+
+/// Takes address space and one map, to be given back when a file is mapped: so that a map which would leave none to the
+/// heap is refused. An allocation that fails ends the process, and a map that fails is an error.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn headroom() -> io::Result<Blank> {
+    Blank::new(HEADROOM)
+}
+
 #[cfg(not(miri))]
 fn anonymous(len: usize) -> io::Result<Anonymous> {
     memmap2::MmapOptions::new().len(len).no_reserve_swap().map_anon()

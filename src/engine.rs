@@ -13,14 +13,15 @@ use crate::commit::Commit;
 use crate::error::Result;
 use crate::event::{Event, Listener};
 use crate::index::Budget;
+use crate::lingering::map_all;
 use crate::live::{Live, Positions};
 use crate::options::{Background, Options, SyncMode};
 use crate::planted::{Bug, planted};
 use crate::prepare::{Keeper, Plan};
 use crate::recovery::Recovered;
-use crate::segment::{End, Segment};
+use crate::segment::{End, Maps};
 use crate::snapshot::Snapshot;
-use crate::storage::{Owner, Storage, StoredFile};
+use crate::storage::{Owner, Storage};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, TryLockError, lock};
 use crate::view::View;
@@ -36,7 +37,8 @@ pub(crate) struct Engine {
     pub(crate) writer: Mutex<Writer>,
     pub(crate) commit: Commit,
     pub(crate) keeper: Keeper,
-    pub(crate) readers: Arc<StoredFile>,
+    /// Those of its segments.
+    maps: Arc<Maps>,
     pub(crate) mode: SyncMode,
     /// Whether a thread does what need not be done by an append.
     pub(crate) threaded: bool,
@@ -67,7 +69,7 @@ pub(crate) struct Written<T> {
 impl Engine {
     /// Puts the parts of a recovered log together.
     pub(crate) fn assemble(storage: Storage, options: &Options, recovered: Recovered) -> Self {
-        let Recovered { readers, identities, manifest, segments, tail, spares, next_ordinal, .. } = recovered;
+        let Recovered { readers, maps, identities, manifest, segments, tail, spares, next_ordinal, .. } = recovered;
         let header = manifest.current().header;
         let meta = Arc::from(manifest.current().meta.as_slice());
         let index_budget = Budget::new(options.index_memory);
@@ -102,11 +104,18 @@ impl Engine {
             written: writer.counts(),
             writer: Mutex::new(writer),
             commit: Commit::new(live),
-            keeper: Keeper::new(storage.clone(), plan, (manifest, identities), next_ordinal, Arc::clone(&readers)),
+            keeper: Keeper::new(
+                storage.clone(),
+                plan,
+                (manifest, identities),
+                next_ordinal,
+                readers,
+                Arc::clone(&maps),
+            ),
             owner: storage.owner(),
             opened,
             storage,
-            readers,
+            maps,
             mode: options.sync_mode,
             threaded: options.background == Background::Thread,
             listener,
@@ -367,17 +376,18 @@ impl Engine {
         if self.commit.check().is_err() {
             map_all(&segments);
         }
-        Snapshot::new(View { segments, shown, end, first_seq, checkpoint_seq, _readers: Arc::clone(&self.readers) })
+        Snapshot::new(View::new(segments, shown, end, first_seq, checkpoint_seq))
     }
 
     pub(crate) fn finish(&self) -> Result<()> {
         let last = lock(&self.writer).last_seq();
         let synced = self.commit.sync_to(last, self.commit.epoch());
         let closed = self.keeper.close(&self.writer, &self.commit);
-        // The next writer may remove files that views of this handle show; two holders of the readers' lock are its own.
-        if Arc::strong_count(&self.readers) > 2 {
+        // The next writer may remove files that views of this handle show.
+        if self.maps.has_viewers() {
             map_all(&self.commit.live().segments);
         }
+        self.maps.relieve();
         // A leader that was overtaken by a failure still holds a file that is about to be another writer's.
         self.commit.await_leader();
         let happened = self.changed.load(Ordering::Relaxed) || self.written.records.load(Ordering::Relaxed) > 0;
@@ -385,12 +395,5 @@ impl Engine {
             board.show(true, || self.shown(board, 0, *opened));
         }
         synced.and(closed)
-    }
-}
-
-/// Maps what is not mapped yet, so that it can be read when the files are gone. What cannot be is told when it is read.
-fn map_all(segments: &[Arc<Segment>]) {
-    for segment in segments {
-        let _ = segment.map();
     }
 }

@@ -176,6 +176,11 @@ pub enum Error {
     #[error("the option {} {}", .0.field, .0.reason)]
     InvalidOptions(Box<InvalidOptions>),
 
+    /// No more segments can be mapped: the limit of the handle, [`max_maps`](crate::Options::max_maps), or one of the
+    /// system is reached.
+    #[error("{0}")]
+    MapLimit(Box<MapLimit>),
+
     /// An earlier sync or manifest update failed, so nothing can be promised any more.
     #[error("the log refuses to write since an earlier failure ({0}); open it again to find out what is durable")]
     Poisoned(#[source] Arc<Error>),
@@ -261,6 +266,51 @@ pub struct Destination {
     pub path: PathBuf,
     /// Why not, and what to do.
     pub reason: String,
+}
+
+/// A file that was not mapped, and the limits that apply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MapLimit {
+    /// The file.
+    pub path: PathBuf,
+    /// How many maps of segments the handle holds.
+    pub held: usize,
+    /// How many it may hold: [`Options::max_maps`](crate::Options::max_maps) or
+    /// [`ReaderOptions::max_maps`](crate::ReaderOptions::max_maps).
+    pub max_maps: usize,
+    /// How many maps the system allows a process (`vm.max_map_count`), where it says so (Linux).
+    pub max_map_count: Option<u64>,
+    /// How many bytes of address space the system allows the process (`ulimit -v`); `None` if any number.
+    pub address_space: Option<u64>,
+    /// Whether the system has refused the map, and not the handle.
+    pub by_system: bool,
+}
+
+impl std::fmt::Display for MapLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { held, max_maps, .. } = self;
+        let system = self.max_map_count.map_or("unknown".to_owned(), |count| count.to_string());
+        let space = self.address_space.map_or("unlimited".to_owned(), |bytes| format!("{bytes} bytes"));
+        write!(f, "cannot map {}: ", self.path.display())?;
+        if self.by_system {
+            write!(
+                f,
+                "the process has reached a limit of the system (vm.max_map_count is {system}, the address space of \
+                 ulimit -v is {space}"
+            )?;
+            if *held > 0 {
+                write!(f, "; this handle holds {held} maps and may hold {max_maps}, max_maps")?;
+            }
+            f.write_str("); drop snapshots, read with Snapshot::cursor, or raise the limit of the system")
+        } else {
+            write!(
+                f,
+                "this handle holds {held} maps and may hold {max_maps} (max_maps; vm.max_map_count of the system is \
+                 {system}); drop snapshots, read with Snapshot::cursor, or raise max_maps"
+            )
+        }
+    }
 }
 
 /// An option that cannot be.
@@ -357,6 +407,11 @@ impl Error {
         matches!(self, Self::Io(failure) if matches!(failure.source.kind(), InvalidInput | PermissionDenied | Unsupported))
     }
 
+    /// Whether this says that there is no room for one more map.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Io(failure) if failure.source.kind() == io::ErrorKind::OutOfMemory)
+    }
+
     /// Whether this says that a file is there already.
     pub(crate) fn is_already_there(&self) -> bool {
         matches!(self, Self::Io(failure) if failure.source.kind() == io::ErrorKind::AlreadyExists)
@@ -372,7 +427,7 @@ impl Error {
     /// has returned, because nobody expects it there.
     pub(crate) fn leaves_disk_unknown(&self) -> bool {
         match self {
-            Self::NoSpace(_) => false,
+            Self::NoSpace(_) | Self::MapLimit(_) => false,
             Self::Io(failure) => failure.operation.leaves_disk_unknown(),
             _ => true,
         }

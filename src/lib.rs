@@ -89,6 +89,8 @@ pub mod fuzzing;
 mod identity;
 mod index;
 pub mod inspect;
+mod limits;
+mod lingering;
 mod live;
 mod manifest;
 mod map;
@@ -115,15 +117,16 @@ mod worker;
 
 pub use crate::append::Seqs;
 pub use crate::error::{
-    Corruption, Destination, Error, Foreign, InvalidOptions, IoFailure, LockKind, MissingSegment, Operation, Result,
+    Corruption, Destination, Error, Foreign, InvalidOptions, IoFailure, LockKind, MapLimit, MissingSegment, Operation,
+    Result,
 };
 pub use crate::event::{Event, Histogram, Stats};
 pub use crate::live::Positions;
 pub use crate::options::{Background, Options, SyncMode};
 pub use crate::pending::Pending;
-pub use crate::reader::Reader;
+pub use crate::reader::{Reader, ReaderOptions};
 pub use crate::recovery::report::{Cut, RecoveryReport, TailState};
-pub use crate::snapshot::{IntoReplay, PinnedRecord, Record, Replay, ReplayBack, Snapshot};
+pub use crate::snapshot::{Cursor, IntoReplay, PinnedRecord, Record, Replay, ReplayBack, Snapshot};
 #[doc(hidden)]
 pub use crate::storage::{Act, Observer};
 pub use crate::tail::{Available, Idle, Tail};

@@ -88,6 +88,11 @@ impl Map {
         Ok(Self { raw, start, published: AtomicUsize::new(published), writable })
     }
 
+    /// Whether a [`Tail`] writes to it.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
     /// Bytes mapped.
     pub(crate) fn len(&self) -> usize {
         self.raw.len()

@@ -71,6 +71,7 @@ pub struct Options {
     pub(crate) background: Background,
     pub(crate) lock_memory: bool,
     pub(crate) index_memory: usize,
+    pub(crate) max_maps: Option<usize>,
     pub(crate) listener: Listener,
 }
 
@@ -102,6 +103,7 @@ impl Options {
             lock_memory: false,
             listener: Listener::none(),
             index_memory: 16 << 20,
+            max_maps: None,
         }
     }
 
@@ -164,6 +166,21 @@ impl Options {
         self
     }
 
+    /// How many sealed segments the handle maps at most, for its snapshots, cursors, tails and pinned records all together,
+    /// from 2 up; the default is a quarter of what the system allows a process (`vm.max_map_count` on Linux, 65,530 unless
+    /// somebody has changed it), and 16,384 where it does not say. What would be one more is
+    /// [`Error::MapLimit`](crate::Error::MapLimit), and nothing else is affected: appends, syncs and truncation work, the
+    /// segment that is appended to and the spares are not counted. Half of them may be kept mapped for the next snapshot
+    /// that shows them.
+    ///
+    /// A truncation maps what a snapshot shows before it removes its files, with at most half of the maps. What may not be
+    /// mapped any more keeps its file until no snapshot shows it.
+    #[must_use]
+    pub fn max_maps(mut self, count: usize) -> Self {
+        self.max_maps = Some(count);
+        self
+    }
+
     /// Whether the segment that is appended to and the spares behind it are kept in memory (default no): no append then
     /// waits for a page that the system has taken away. They are let go when they are sealed. The system bounds how much
     /// a process may keep (`ulimit -l`); where that is less than `1 + spare_segments` segments,
@@ -203,6 +220,9 @@ impl Options {
         if !(1..=MAX_SPARES).contains(&self.spare_segments) {
             return Err(Error::invalid("spare_segments", "must be from 1 to 64"));
         }
+        if self.max_maps.is_some_and(|count| count < 2) {
+            return Err(Error::invalid("max_maps", "must be at least 2"));
+        }
         if self.file_mode & !0o777 != 0 || self.file_mode & 0o600 != 0o600 {
             return Err(Error::invalid(
                 "file_mode",
@@ -235,6 +255,7 @@ mod tests {
         assert_eq!(refused(&Options::new().segment_size(8192)), "segment_size");
         assert_eq!(refused(&Options::new().segment_size(u64::MAX)), "segment_size");
         assert_eq!(refused(&Options::new().spare_segments(0)), "spare_segments");
+        assert_eq!(refused(&Options::new().max_maps(1)), "max_maps");
         assert_eq!(refused(&Options::new().file_mode(0o400)), "file_mode");
         assert_eq!(refused(&Options::new().sync_mode(SyncMode::batch(0))), "sync_mode");
     }

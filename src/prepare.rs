@@ -15,10 +15,11 @@ use crate::format::PAGE;
 use crate::format::manifest::Entry;
 use crate::format::segment::FRAMES_AT;
 use crate::index::Budget;
+use crate::lingering::Lingering;
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::planted::{Bug, planted};
 use crate::recovery::{Identities, draw_salt};
-use crate::segment::{Preparation, Segment, Spare, file_name};
+use crate::segment::{Maps, Preparation, Segment, Spare, file_name};
 use crate::storage::{Storage, StoredFile};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Counter, Mutex, MutexGuard, lock};
@@ -40,6 +41,8 @@ pub(crate) struct Keeper {
     plan: Plan,
     books: Mutex<Books>,
     readers: Arc<StoredFile>,
+    /// The maps of the handle.
+    maps: Arc<Maps>,
     /// Appends wait for a new segment file and for the segment before to be synced: both are to be done at a time.
     wants_help: AtomicBool,
     /// How many appends had waited for a segment when an append last saw to its rotation.
@@ -68,6 +71,8 @@ pub(crate) struct Books {
     next_ordinal: u64,
     /// Segments that the manifest names no longer, whose files may be used again.
     retired: Vec<Arc<Segment>>,
+    /// Those that views show.
+    lingering: Lingering,
     /// How many appends had waited for a segment at the last rotation.
     waits: u64,
     /// The lock is given back, or is about to be: the files are another writer's.
@@ -82,6 +87,7 @@ impl Keeper {
         (manifest, identities): (ManifestFile, Identities),
         next_ordinal: u64,
         readers: Arc<StoredFile>,
+        maps: Arc<Maps>,
     ) -> Self {
         let books = Books {
             storage: storage.clone(),
@@ -89,6 +95,7 @@ impl Keeper {
             identities,
             next_ordinal,
             retired: Vec::new(),
+            lingering: Lingering::default(),
             waits: 0,
             closed: false,
         };
@@ -98,6 +105,7 @@ impl Keeper {
             plan,
             books,
             readers,
+            maps,
             wants_help: AtomicBool::new(false),
             waits_seen: Counter::new(0),
             asked: Asked::default(),
@@ -176,6 +184,7 @@ impl Keeper {
         };
         // The memory that it keeps is needed for the next spare.
         drop(left);
+        let lingering = books.lingering.remove(|ordinal| self.remove(ordinal));
         let pressed = rotated.is_some() && books.is_pressed(self.counts.waits.load(Ordering::Relaxed));
         let ask_for_help = || {
             if pressed {
@@ -205,7 +214,7 @@ impl Keeper {
         }
         drop(books);
         if let Some((before, _)) = &rotated {
-            before.settle_index();
+            before.settle();
             before.stamp();
         }
         events.extend(rotated.map(|(before, _)| Event::Sealed { segment: before.ordinal() }));
@@ -214,7 +223,7 @@ impl Keeper {
             events.push(Event::Prepared { segment: ordinal, bytes: capacity, elapsed });
         }
         match failed {
-            None => Ok(prepared.is_some()),
+            None => lingering.map(|()| prepared.is_some()),
             Some(e) => Err(e),
         }
     }
@@ -252,7 +261,10 @@ impl Keeper {
         let how = Preparation { log_id, ordinal, salt, capacity, sync_zeros };
         let spare = match self.recycled(books, &how)? {
             Some(spare) => spare,
-            None => Spare::prepare_telling(&self.storage, &how, named)?,
+            None => match Spare::prepare_telling(&self.storage, &how, named) {
+                Err(Error::MapLimit(_)) if self.maps.relieve() => Spare::prepare(&self.storage, &how)?,
+                other => other?,
+            },
         };
         books.identities.unsealed.insert(ordinal, spare.id);
         Ok(Some(spare.indexed(&self.plan.index_budget)))
@@ -297,22 +309,28 @@ impl Keeper {
     }
 
     /// Gives up segments that the manifest names no longer: what a view shows is mapped before its file goes, a few
-    /// others are kept to be used again.
+    /// others are kept to be used again. What cannot be mapped, because there may not be more maps, keeps its file for as
+    /// long as it is shown.
     ///
     /// # Errors
     /// What the system says; the next open removes what is left.
     pub(crate) fn dispose(&self, books: &mut Books, dropped: Vec<Arc<Segment>>) -> Result<()> {
         for segment in dropped {
-            let fits = segment.capacity() as u64 == self.plan.segment_size;
-            if Segment::is_shared(&segment) && !planted(Bug::RecycleUnderView) {
-                segment.map()?;
-            } else if fits && books.retired.len() < self.plan.spare_segments {
-                books.retired.push(segment);
+            if Segment::is_shown(&segment) && !planted(Bug::RecycleUnderView) {
+                books.lingering.push(segment);
                 continue;
             }
-            self.remove(segment.ordinal())?;
+            segment.release();
+            let fits = segment.capacity() as u64 == self.plan.segment_size;
+            // A record that was kept without its view reads through a map of the file.
+            let is_free = !segment.is_mapped() || planted(Bug::RecycleUnderView);
+            if fits && is_free && books.retired.len() < self.plan.spare_segments {
+                books.retired.push(segment);
+            } else {
+                self.remove(segment.ordinal())?;
+            }
         }
-        Ok(())
+        books.lingering.remove(|ordinal| self.remove(ordinal))
     }
 
     fn remove(&self, ordinal: u64) -> Result<()> {
@@ -362,7 +380,8 @@ impl Keeper {
         })?;
         rotated.iter().for_each(|(before, _)| before.stamp());
         active.stamp();
-        retired.into_iter().try_for_each(|segment| self.remove(segment.ordinal()))
+        retired.into_iter().try_for_each(|segment| self.remove(segment.ordinal()))?;
+        books.lingering.remove(|ordinal| self.remove(ordinal))
     }
 
     /// The one manifest update of a rotation.

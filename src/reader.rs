@@ -1,6 +1,5 @@
 //! A log as another process sees it: read-only, without the writer's lock, whether a writer lives or not.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,10 +7,11 @@ use crate::error::{Error, Operation, Result};
 use crate::format::manifest::Entry;
 use crate::format::name::READERS;
 use crate::index::Budget;
+use crate::limits::default_max_maps;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::recovery::examine::{Access, Examined, check_files, examine};
 use crate::recovery::refuse_lost_manifest;
-use crate::segment::Segment;
+use crate::segment::{Maps, Segment};
 use crate::snapshot::Snapshot;
 use crate::storage::{Place, Storage, StoredFile};
 use crate::view::View;
@@ -31,7 +31,54 @@ use crate::view::View;
 /// ```
 pub struct Reader {
     pub(crate) storage: Storage,
-    pub(crate) readers: Arc<StoredFile>,
+    pub(crate) maps: Arc<Maps>,
+}
+
+/// How a log is opened for reading.
+///
+/// ```
+/// # fn main() -> Result<(), mmap_wal::Error> {
+/// # let dir = tempfile::tempdir().expect("a temporary directory");
+/// # mmap_wal::Wal::open(dir.path())?;
+/// let reader = mmap_wal::ReaderOptions::new().max_maps(1000).open(dir.path())?;
+/// assert_eq!(reader.snapshot()?.last_seq(), 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ReaderOptions {
+    max_maps: Option<usize>,
+}
+
+impl ReaderOptions {
+    /// The defaults.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { max_maps: None }
+    }
+
+    /// How many segments the snapshots, cursors, tails and pinned records of the reader map at most, all together, from 2
+    /// up; the default is that of [`Options::max_maps`](crate::Options::max_maps). What would be one more is
+    /// [`Error::MapLimit`].
+    #[must_use]
+    pub fn max_maps(mut self, count: usize) -> Self {
+        self.max_maps = Some(count);
+        self
+    }
+
+    /// Opens the log in `dir` for reading.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOptions`]; as [`Reader::open`].
+    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Reader> {
+        if self.max_maps.is_some_and(|count| count < 2) {
+            return Err(Error::invalid("max_maps", "must be at least 2"));
+        }
+        let storage = Place::new(dir.as_ref(), 0o600, None).open()?;
+        present(&storage)?;
+        let maps = attend(&storage, self.max_maps.unwrap_or_else(default_max_maps))?;
+        Ok(Reader { storage, maps })
+    }
 }
 
 /// Bytes that the indexes of a snapshot may take.
@@ -49,45 +96,39 @@ impl Reader {
     /// # Errors
     /// [`Error::Io`] if there is no log or it cannot be read; [`Error::NoManifest`] or [`Error::Version`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        let storage = Place::new(dir.as_ref(), 0o600, None).open()?;
-        present(&storage)?;
-        let readers = attend(&storage)?;
-        Ok(Self { storage, readers })
+        ReaderOptions::new().open(dir)
     }
 
-    /// Everything that is there now: what an open for writing would keep, and what a living writer has published.
+    /// Everything that is there now: what an open for writing would keep, and what a living writer has published. Sealed
+    /// segments are mapped when they are first read; see [`Snapshot`] for what becomes of those that are truncated before.
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::MissingSegment`], [`Error::NoManifest`], [`Error::Foreign`], [`Error::Version`] or
-    /// [`Error::Io`] if the log cannot be trusted.
+    /// [`Error::Io`] if the log cannot be trusted; [`Error::MapLimit`].
     pub fn snapshot(&self) -> Result<Snapshot> {
-        snapshot(&self.storage, &self.readers)
+        snapshot(&self.storage, &self.maps)
     }
 }
 
-/// The lock that keeps the files of a log that is there from being used again.
-pub(crate) fn attend(storage: &Storage) -> Result<Arc<StoredFile>> {
+/// At most `max_maps` maps of a log that is there, under the lock that keeps its files from being recycled.
+pub(crate) fn attend(storage: &Storage, max_maps: usize) -> Result<Arc<Maps>> {
     let readers = open_readers(storage)?;
     readers.lock_shared()?;
-    Ok(Arc::new(readers))
+    Ok(Maps::of_reader(&Arc::new(readers), max_maps))
 }
 
 /// Everything that is there now.
-pub(crate) fn snapshot(storage: &Storage, readers: &Arc<StoredFile>) -> Result<Snapshot> {
-    state(storage, readers).map(|(_, snapshot)| snapshot)
+pub(crate) fn snapshot(storage: &Storage, maps: &Arc<Maps>) -> Result<Snapshot> {
+    state(storage, maps).map(|(_, snapshot)| snapshot)
 }
 
-/// Everything that is there now, and the manifest that says so.
-pub(crate) fn state(storage: &Storage, readers: &Arc<StoredFile>) -> Result<(Manifest, Snapshot)> {
-    let mut mapped = Mapped::new();
+/// Everything that is there now, and the manifest that says so. Only what is not sealed is mapped.
+pub(crate) fn state(storage: &Storage, maps: &Arc<Maps>) -> Result<(Manifest, Snapshot)> {
     let (observed, segments) = settled(storage, |storage, manifest| {
         check_files(storage, &manifest.entries, &storage.list()?)?;
-        // First: there may be many, and beside a fast writer the rest must not take long. What is wrong with them is told
-        // last.
-        let sealed = attach_sealed(storage, manifest, &mut mapped);
         let examined = examine(storage, manifest, Access::Shared)?;
         let observed = Observed { manifest: manifest.clone(), examined };
-        let segments = attach(storage, &observed, sealed?)?;
+        let segments = attach(storage, &observed, maps)?;
         // What ends in a spare was put together from two files: a reset between the two would mix two lives.
         if observed.examined.judged.judged != 0 && present(storage)? != *manifest {
             let source = std::io::Error::other("the log changes while it is read");
@@ -96,15 +137,9 @@ pub(crate) fn state(storage: &Storage, readers: &Arc<StoredFile>) -> Result<(Man
         Ok((observed, segments))
     })?;
     let header = observed.manifest.header;
-    let snapshot = Snapshot::new(View {
-        shown: segments.len(),
-        segments: Arc::new(segments),
-        end: observed.examined.end(),
-        first_seq: header.first_seq,
-        checkpoint_seq: header.checkpoint_seq,
-        _readers: Arc::clone(readers),
-    });
-    Ok((observed.manifest, snapshot))
+    let (shown, end) = (segments.len(), observed.examined.end());
+    let view = View::new(Arc::new(segments), shown, end, header.first_seq, header.checkpoint_seq);
+    Ok((observed.manifest, Snapshot::new(view)))
 }
 
 /// Looks at the log until what is seen holds together.
@@ -151,47 +186,18 @@ fn open_readers(storage: &Storage) -> Result<StoredFile> {
     }
 }
 
-/// Sealed segments that an earlier look has mapped.
-type Mapped = HashMap<Entry, Arc<Segment>>;
-
-/// Maps every sealed segment, so that what is shown stays when the writer removes files; those in `mapped` are.
-fn attach_sealed(storage: &Storage, manifest: &Manifest, mapped: &mut Mapped) -> Result<Vec<Arc<Segment>>> {
-    let mut segments = Vec::with_capacity(manifest.sealed().len() + 2);
-    for entry in manifest.sealed() {
-        let segment = match mapped.get(entry) {
-            Some(segment) => Arc::clone(segment),
-            None => {
-                let segment = Segment::sealed(storage, *entry, manifest.header.log_id);
-                map_unless_damaged(&segment)?;
-                mapped.insert(*entry, Arc::clone(&segment));
-                segment
-            }
-        };
-        segments.push(segment);
-    }
-    Ok(segments)
-}
-
-/// Maps the segment. Damage in a sealed one is not the whole log's: the replay that comes to it says so.
-fn map_unless_damaged(segment: &Segment) -> Result<()> {
-    match segment.map() {
-        Err(Error::Corrupt(_) | Error::Foreign(_)) => Ok(()),
-        other => other.map(|_| ()),
-    }
-}
-
-/// Maps the unsealed segments behind the sealed ones.
-fn attach(storage: &Storage, observed: &Observed, mut segments: Vec<Arc<Segment>>) -> Result<Vec<Arc<Segment>>> {
+/// The segments that hold records: the sealed ones, and those behind them, which are mapped.
+fn attach(storage: &Storage, observed: &Observed, maps: &Arc<Maps>) -> Result<Vec<Arc<Segment>>> {
     let Observed { manifest, examined } = observed;
-    let last = examined.last().entry;
-    if let Some((end, last_seq)) = examined.judged.completed {
-        let entry = Entry { end_offset: end as u64, last_seq, ..*manifest.active() };
-        let segment = Segment::sealed(storage, entry, manifest.header.log_id);
-        map_unless_damaged(&segment)?;
-        segments.push(segment);
-    }
+    let (log_id, last) = (manifest.header.log_id, examined.last().entry);
+    let completed = examined.judged.completed.map(|(end, last_seq)| {
+        let entry = *manifest.active();
+        Entry { end_offset: end as u64, last_seq, ..entry }
+    });
+    let sealed = manifest.sealed().iter().copied().chain(completed);
+    let mut segments: Vec<Arc<Segment>> = sealed.map(|entry| Segment::sealed(storage, entry, log_id, maps)).collect();
     let entry = Entry { base_seq: examined.judged.base_seq, ..last };
-    segments.push(Segment::view(storage, entry, examined.end())?);
+    segments.push(Segment::view(storage, entry, log_id, maps, examined.end())?);
     let budget = Budget::new(INDEX_MEMORY);
     segments.iter().for_each(|segment| segment.index().draw_on(&budget));
     Ok(segments)

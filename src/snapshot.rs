@@ -2,12 +2,22 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
-use crate::view::{BackCursor, Cursor, Found, Located, View};
+use crate::error::{Error, Result};
+use crate::format::frame;
+use crate::segment::{End, MappedPart, Mapping};
+use crate::view::{Backward, Forward, Found, Located, MapWindow, View, find, find_at_once};
 
 /// An immutable view of a log.
 ///
-/// It pins what it shows: records stay where they are, unchanged, while the log goes on, is truncated or closed.
+/// A segment is mapped when something of it is first shown by [`get`](Snapshot::get), [`replay`](Snapshot::replay) or
+/// [`replay_back`](Snapshot::replay_back), and stays mapped for as long as the snapshot and its clones live: what they have
+/// returned stays where it is, unchanged. A handle holds at most [`max_maps`](crate::Options::max_maps) maps; a log of more
+/// segments is read with a [`cursor`](Snapshot::cursor), which holds one.
+///
+/// **Truncation.** All that a snapshot of a [`Wal`](crate::Wal) shows stays readable while the handle goes on, truncates,
+/// cuts or resets its log. That of a [`Reader`](crate::Reader), or of a handle that was closed, does not stop the process
+/// that writes: what that truncates before it was mapped is [`Error::Truncated`], what it cuts off
+/// [`Error::TruncatedBack`]. What was mapped stays readable, and [`map_all`](Snapshot::map_all) maps everything.
 ///
 /// In a child of `fork` the records that were shown before the fork can be read and do not change; to ask for others is
 /// [`Error::Forked`](crate::Error::Forked). A child that wants to read the log opens a [`Reader`](crate::Reader).
@@ -20,7 +30,7 @@ pub struct Snapshot {
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
     payload: &'a [u8],
-    view: &'a Arc<View>,
+    mapping: &'a Arc<Mapping>,
     place: Located,
 }
 
@@ -68,19 +78,63 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Error::Truncated`](crate::Error::Truncated) if records above `after` were truncated, [`Error::Ahead`](crate::Error::Ahead) if `after` was never appended;
-    /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) if the way there is damaged. The iterator yields
+    /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) if the way there is damaged;
+    /// [`Error::MapLimit`] if a segment is needed and may not be mapped. The iterator yields
     /// [`Error::Gap`](crate::Error::Gap) where a repair left records out and goes on behind it; after any other error it is finished.
     pub fn replay(&self, after: u64) -> Result<Replay<'_>> {
-        Ok(Replay { view: &self.view, cursor: Cursor::behind(&self.view, after)? })
+        Ok(Replay { view: &self.view, forward: Forward::pinning(&self.view, after)?, part: None })
     }
 
-    /// As [`Snapshot::replay`], as an iterator that owns what it shows.
+    /// The same records as [`Snapshot::replay`], lent out one at a time: a record can be looked at until the next one is
+    /// asked for. However many segments there are, at most one is mapped at a time, besides those that the snapshot has
+    /// mapped.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), mmap_wal::Error> {
+    /// # let dir = tempfile::tempdir().expect("a temporary directory");
+    /// let wal = mmap_wal::Wal::open(dir.path())?;
+    /// wal.append_batch(&["a", "b"])?;
+    /// let mut cursor = wal.snapshot().cursor(0)?;
+    /// let mut bytes = 0;
+    /// while let Some(record) = cursor.next()? {
+    ///     bytes += record.payload().len();
+    /// }
+    /// assert_eq!(bytes, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Snapshot::replay`].
+    pub fn cursor(&self, after: u64) -> Result<Cursor> {
+        let mut window = MapWindow::default();
+        let forward = Forward::through(&self.view, &mut window, after)?;
+        Ok(Cursor { view: Arc::clone(&self.view), forward, window })
+    }
+
+    /// As [`Snapshot::replay`], as an iterator that owns what it shows. As a [`cursor`](Snapshot::cursor) it maps one
+    /// segment at a time; each record that is kept keeps its own segment mapped.
     ///
     /// # Errors
     /// As [`Snapshot::replay`].
     pub fn into_replay(self, after: u64) -> Result<IntoReplay> {
-        let cursor = Cursor::behind(&self.view, after)?;
-        Ok(IntoReplay { view: self.view, cursor })
+        self.cursor(after).map(IntoReplay)
+    }
+
+    /// Maps everything that this shows, so that all of it can be read for as long as this lives, whatever another process
+    /// truncates. A segment that is damaged or missing is told by the replay that comes to it.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] or [`Error::TruncatedBack`] if some of it is gone already: take another snapshot.
+    /// [`Error::MapLimit`] if there are more segments than may be mapped; [`Error::Io`]. What was mapped before stays so.
+    pub fn map_all(&self) -> Result<()> {
+        for index in 0..self.view.shown {
+            match self.view.mapping(index) {
+                Err(Error::Corrupt(_) | Error::Foreign(_) | Error::MissingSegment(_)) => {}
+                other => other.map(drop)?,
+            }
+        }
+        Ok(())
     }
 
     /// What is shown.
@@ -115,15 +169,7 @@ impl Snapshot {
     /// yields [`Error::Gap`](crate::Error::Gap) where a repair left records out and goes on in front of it; after
     /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) it is finished.
     pub fn replay_back(&self, before: u64) -> Result<ReplayBack<'_>> {
-        Ok(ReplayBack { view: &self.view, cursor: BackCursor::before(&self.view, before)? })
-    }
-
-    /// What is shown, and the way to what is behind `after`.
-    ///
-    /// # Errors
-    /// As [`Snapshot::replay`].
-    pub(crate) fn cursor(&self, after: u64) -> Result<(&View, Cursor)> {
-        Ok((&self.view, Cursor::behind(&self.view, after)?))
+        Ok(ReplayBack { view: &self.view, backward: Backward::before(&self.view, before)? })
     }
 
     /// The record `seq`; `None` if it is not in this view.
@@ -134,14 +180,16 @@ impl Snapshot {
     /// than 384 MiB, and with little [`Options::index_memory`](crate::Options::index_memory).)
     ///
     /// # Errors
-    /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) if the way there is damaged.
+    /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::MissingSegment`](crate::Error::MissingSegment) or [`Error::Io`](crate::Error::Io) if the way there is damaged;
+    /// [`Error::Truncated`], [`Error::TruncatedBack`] or [`Error::MapLimit`] if its segment cannot be mapped any more.
     pub fn get(&self, seq: u64) -> Result<Option<Record<'_>>> {
         let view = &self.view;
         view.check_owner()?;
         let Some(index) = view.segment_of(seq).filter(|_| seq >= view.first_seq) else { return Ok(None) };
-        match view.find_at_once(index, seq) {
-            Some(found) => Ok(Some(Record::shown(view, found))),
-            None => Record::of(view, view.find(index, seq)?).map(Some),
+        let part = view.part(index)?;
+        match find_at_once(&part, index, seq) {
+            Some(found) => Ok(Some(Record::shown(found))),
+            None => find(&part, index, seq).map(|found| Some(Record::shown(found))),
         }
     }
 }
@@ -151,53 +199,79 @@ impl Snapshot {
     pub(crate) fn end_of(&self, seq: u64) -> Result<Option<(usize, bool)>> {
         let view = &self.view;
         let Some(index) = view.segment_of(seq) else { return Ok(None) };
-        let Located { at, header, .. } = view.find(index, seq)?;
+        let mut window = MapWindow::default();
+        let Located { at, header, .. } = find(&window.part(view, index)?, index, seq)?.place;
         Ok(Some((at + header.frame_size(), header.commit)))
     }
 }
 
 /// The records of a [`Snapshot`] in order.
 pub struct Replay<'a> {
-    view: &'a Arc<View>,
-    cursor: Cursor,
+    view: &'a View,
+    forward: Forward,
+    /// Where it is.
+    part: Option<MappedPart<'a>>,
 }
 
 impl<'a> Iterator for Replay<'a> {
     type Item = Result<Record<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let found = self.cursor.advance(self.view)?;
-        Some(found.map(|found| Record::shown(self.view, found)))
+        let found = self.forward.advance(self.view, &mut self.part)?;
+        Some(found.map(Record::shown))
     }
 }
 
 /// The records of a [`Snapshot`], the last one first.
 pub struct ReplayBack<'a> {
-    view: &'a Arc<View>,
-    cursor: BackCursor,
+    view: &'a View,
+    backward: Backward,
 }
 
 impl<'a> Iterator for ReplayBack<'a> {
     type Item = Result<Record<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let located = self.cursor.advance(self.view)?;
-        Some(located.and_then(|place| Record::of(self.view, place)))
+        let found = self.backward.advance(self.view)?;
+        Some(found.map(Record::shown))
+    }
+}
+
+/// The records of a [`Snapshot`] in order, each of which can be looked at until the next one is asked for; see
+/// [`Snapshot::cursor`].
+pub struct Cursor {
+    view: Arc<View>,
+    forward: Forward,
+    window: MapWindow,
+}
+
+impl Cursor {
+    /// The next record; `None` at the end of the snapshot.
+    ///
+    /// # Errors
+    /// [`Error::Gap`] where a repair left records out, once: the next call shows what is behind it. As [`Snapshot::replay`]
+    /// otherwise; after that there is no more record.
+    // The name is that of an iterator, which this cannot be: what it lends out is its own.
+    #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend out what it holds")]
+    pub fn next(&mut self) -> Result<Option<Record<'_>>> {
+        self.forward.advance_in(&self.view, &mut self.window).map(|found| found.map(Record::shown)).transpose()
+    }
+
+    /// The last sequence number that was shown, or passed over: `after` of a cursor that goes on here.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.forward.expected - 1
     }
 }
 
 /// The records of a [`Snapshot`] in order, each of which owns what it shows.
-pub struct IntoReplay {
-    view: Arc<View>,
-    cursor: Cursor,
-}
+pub struct IntoReplay(Cursor);
 
 impl Iterator for IntoReplay {
     type Item = Result<PinnedRecord>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let found = self.cursor.advance(&self.view)?;
-        Some(found.map(|found| PinnedRecord { view: Arc::clone(&self.view), place: found.place }))
+        self.0.next().map(|record| record.map(|record| record.pin())).transpose()
     }
 }
 
@@ -206,15 +280,11 @@ impl std::iter::FusedIterator for ReplayBack<'_> {}
 impl std::iter::FusedIterator for IntoReplay {}
 
 impl<'a> Record<'a> {
-    /// The record at `place`, which was verified.
-    pub(crate) fn of(view: &'a Arc<View>, place: Located) -> Result<Self> {
-        view.payload(place).map(|payload| Self::shown(view, Found { place, payload }))
-    }
-
-    /// The record that a walk through `view` has found.
-    pub(crate) fn shown(view: &'a Arc<View>, found: Found<'a>) -> Self {
-        let Found { place, payload } = found;
-        Self { payload, view, place }
+    /// The record that a walk through a view has found.
+    #[inline]
+    pub(crate) fn shown(found: Found<'a>) -> Self {
+        let Found { place, payload, mapping } = found;
+        Self { payload, mapping, place }
     }
 
     /// Its sequence number.
@@ -235,10 +305,10 @@ impl<'a> Record<'a> {
         self.payload
     }
 
-    /// The record as a value of its own, which keeps its segment in memory; nothing is copied.
+    /// The record as a value of its own, which keeps its segment mapped, and no other; nothing is copied.
     #[must_use]
     pub fn pin(&self) -> PinnedRecord {
-        PinnedRecord { view: Arc::clone(self.view), place: self.place }
+        PinnedRecord { mapping: Arc::clone(self.mapping), place: self.place }
     }
 }
 
@@ -252,10 +322,11 @@ impl std::fmt::Debug for Record<'_> {
     }
 }
 
-/// A record that keeps its segment in memory.
+/// A record that keeps its segment mapped: one of at most [`max_maps`](crate::Options::max_maps) maps of its handle,
+/// however many records of it are kept. It outlives its snapshot, truncation and the handle.
 #[derive(Clone)]
 pub struct PinnedRecord {
-    view: Arc<View>,
+    mapping: Arc<Mapping>,
     place: Located,
 }
 
@@ -275,8 +346,9 @@ impl PinnedRecord {
     /// Its bytes, in the memory of the segment.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        // The map was there when the record was read, and stays for as long as the view.
-        self.view.payload(self.place).unwrap_or_default()
+        let Located { at, header, .. } = &self.place;
+        let frames = self.mapping.frames(End { offset: at + header.frame_size(), count: 0 });
+        frame::payload(frames, *at, header)
     }
 }
 

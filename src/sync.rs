@@ -127,7 +127,7 @@ mod system {
 }
 
 pub(crate) use std::sync::atomic::AtomicU64 as Counter;
-pub(crate) use std::sync::{Arc, OnceLock, PoisonError, TryLockError};
+pub(crate) use std::sync::{Arc, OnceLock, PoisonError, TryLockError, Weak};
 pub(crate) use system::{
     Condvar, Instant, Mutex, MutexGuard, atomic, hint, pass, this_thread, thread, wait_at_most, wait_while_at_most,
 };

@@ -137,9 +137,11 @@ fn start_again(
     let live = engine.commit.live();
     let mut segments: Vec<Arc<Segment>> = live.segments[..kept].to_vec();
     if let (Some(last), Some((_, end))) = (segments.last_mut(), ends) {
-        *last = last.cut_at(end, books.current().header.log_id);
+        *last = last.cut_at(end);
     }
     let Some(active) = early.or_else(|| writer.restart(base_seq)) else { return Err(Error::Closed) };
+    // Nothing is appended behind the cut any more, so its map may be given up.
+    segments.last().filter(|_| ends.is_some()).inspect(|last| last.settle());
     segments.push(active);
     segments.iter().for_each(|segment| segment.index().draw_on(&engine.index_budget));
     let first_seq = if is_reset { base_seq } else { live.first_seq };

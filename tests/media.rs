@@ -214,16 +214,25 @@ fn a_segment_that_is_shortened_while_it_is_recovered_is_an_error_that_names_it()
 #[test]
 fn a_segment_that_is_shortened_before_a_view_comes_to_it_is_an_error_that_names_it() {
     let log = files(false);
-    for (ordinal, page) in (1..=3).flat_map(|ordinal| [0, 2, 3].map(|page| (ordinal, page))) {
+    let cases = (1..=3).flat_map(|ordinal| [0, 2, 3].map(|page| (ordinal, page)));
+    for (ordinal, page, mapped) in cases.flat_map(|(ordinal, page)| [true, false].map(|mapped| (ordinal, page, mapped)))
+    {
         let dir = scratch();
         write_files(dir.path(), &log);
         let view = Reader::open(dir.path()).and_then(|reader| reader.snapshot()).expect("a view");
+        if mapped {
+            view.map_all().expect("maps");
+        }
         shorten(dir.path(), &segment(ordinal), page);
         let replayed = view.replay(0).and_then(|mut replay| replay.try_for_each(|record| record.map(drop)));
         let last = (ordinal * PER_SEGMENT).min(RECORDS);
         for failed in [replayed, view.get(last).map(drop)] {
             match failed {
                 Err(Error::Io(failure)) if failure.path.ends_with(segment(ordinal)) => {}
+                // A sealed segment is not mapped before it is read, and then has another length than it should.
+                Err(Error::MissingSegment(missing)) if !mapped && ordinal < 3 => {
+                    assert!(missing.path.ends_with(segment(ordinal)) && missing.found_len.is_some(), "{missing:?}");
+                }
                 other => panic!("page {page} of {ordinal}: {other:?}"),
             }
         }

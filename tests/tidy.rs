@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 /// Which module stands on which floor. One imports only from strictly lower floors; the files of a directory share one.
 const FLOORS: &[(usize, &[&str])] = &[
     (0, &["blank", "error", "format", "map", "planted", "sync", "wakers"]),
-    (1, &["callback", "doorbell", "event", "identity", "index", "presence", "scan", "storage", "watch"]),
+    (1, &["callback", "doorbell", "event", "identity", "index", "limits", "presence", "scan", "storage", "watch"]),
     (2, &["board", "manifest", "options", "segment"]),
-    (3, &["ahead", "append", "fuzzing", "live", "recovery", "view"]),
+    (3, &["ahead", "append", "fuzzing", "lingering", "live", "recovery", "view"]),
     (4, &["commit", "snapshot"]),
     (5, &["prepare", "reader"]),
     (6, &["engine", "inspect"]),

@@ -86,12 +86,25 @@ fn follow(tail: &mut Tail) -> u64 {
     }
 }
 
+/// A snapshot that keeps all that it shows, whatever the writer truncates. Before everything of one is mapped, some of it
+/// may be gone.
+fn mapped(reader: &Reader) -> Snapshot {
+    loop {
+        let snapshot = reader.snapshot().expect("a snapshot");
+        match snapshot.map_all() {
+            Ok(()) => return snapshot,
+            Err(Error::Truncated { .. }) => {}
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
 /// One look at the log from beside: views, a tail, and then nothing for a while, so that files can be used again.
 fn look_beside(dir: &Path, stop: &AtomicBool) -> u64 {
     let mut count = 0;
     {
         let reader = Reader::open(dir).expect("a reader");
-        let snapshot = reader.snapshot().expect("a snapshot");
+        let snapshot = mapped(&reader);
         let last = snapshot.last_seq();
         let begun = Instant::now();
         // Until nothing of it is in the log any more, and a little longer.

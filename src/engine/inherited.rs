@@ -39,14 +39,7 @@ impl Engine {
         let Positions { first, last, checkpoint, .. } = self.opened;
         let (base_seq, last_seq, end_offset) = (last + 1, last, FRAMES_AT as u64);
         let entry = Entry { ordinal: 0, salt: 0, virgin: true, capacity: end_offset, base_seq, end_offset, last_seq };
-        let segments = Arc::new(vec![Segment::sealed(&self.storage, entry, [0; 16])]);
-        Snapshot::new(View {
-            segments,
-            shown: 1,
-            end: End { offset: FRAMES_AT, count: 0 },
-            first_seq: first,
-            checkpoint_seq: checkpoint,
-            _readers: Arc::clone(&self.readers),
-        })
+        let segments = Arc::new(vec![Segment::sealed(&self.storage, entry, [0; 16], &self.maps)]);
+        Snapshot::new(View::new(segments, 1, End { offset: FRAMES_AT, count: 0 }, first, checkpoint))
     }
 }

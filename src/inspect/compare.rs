@@ -1,12 +1,9 @@
 //! Whether what stands in the files of a copy is what the log has.
 
-use std::sync::Arc;
-
 use crate::error::{Error, Result};
 use crate::format::segment::FRAMES_AT;
-use crate::segment::{End, Segment};
-use crate::storage::StoredFile;
-use crate::view::{Cursor, Located, View};
+use crate::segment::{End, MappedPart, Segment};
+use crate::view::{Forward, Found, Located, MapWindow, View};
 
 /// What came of a comparison.
 pub(crate) enum Compared {
@@ -22,74 +19,60 @@ pub(crate) enum Compared {
 pub(crate) struct Comparison<'a> {
     log: &'a View,
     /// Where the log was read last.
-    cursor: Option<Cursor>,
-    /// For the views of single segments.
-    readers: Arc<StoredFile>,
+    forward: Option<Forward>,
+    window: MapWindow,
 }
 
 impl<'a> Comparison<'a> {
     /// With what `log` shows.
-    pub(crate) fn with(log: &'a View, readers: &Arc<StoredFile>) -> Self {
-        Self { log, cursor: None, readers: Arc::clone(readers) }
+    pub(crate) fn with(log: &'a View) -> Self {
+        Self { log, forward: None, window: MapWindow::default() }
     }
 
     /// Reads the frames of `copy` up to the offset `to`; `report` is told of each how many bytes it takes.
     ///
     /// # Errors
     /// Those of the log: what is wrong with the copy is what came of it.
-    pub(crate) fn compare(
-        &mut self,
-        copy: &Arc<Segment>,
-        to: usize,
-        mut report: impl FnMut(usize),
-    ) -> Result<Compared> {
-        let view = self.alone(copy, to);
-        let mut walk = Cursor::at_segment(0, copy.base_seq());
-        if let Err(e) = copy.map() {
-            return Ok(Compared::Damaged(e));
-        }
+    pub(crate) fn compare(&mut self, copy: &Segment, to: usize, mut report: impl FnMut(usize)) -> Result<Compared> {
+        let mapping = match copy.mapping() {
+            Ok(mapping) => mapping,
+            Err(e @ Error::MapLimit(_)) => return Err(e),
+            Err(e) => return Ok(Compared::Damaged(e)),
+        };
+        let part = MappedPart::new(copy, &mapping, End { offset: to.max(FRAMES_AT), count: 0 });
+        let mut walk = Forward::at_segment(0, copy.base_seq());
         while walk.at < to {
-            let found = match walk.read_below(&view, to) {
-                Ok(found) => found.place,
+            let found = match walk.read_part(&part) {
+                Ok(found) => found,
                 Err(e) => return Ok(Compared::Damaged(e)),
             };
-            if found.header.seq >= self.log.first_seq && !self.is_same(&view, found)? {
-                return Ok(Compared::Differs { seq: found.header.seq });
+            let header = found.place.header;
+            if header.seq >= self.log.first_seq && !self.is_same(&found)? {
+                return Ok(Compared::Differs { seq: header.seq });
             }
-            report(found.header.frame_size());
+            report(header.frame_size());
         }
         Ok(Compared::Same { next_seq: walk.expected })
     }
 
-    fn alone(&self, copy: &Arc<Segment>, to: usize) -> View {
-        View {
-            segments: Arc::new(vec![Arc::clone(copy)]),
-            shown: 1,
-            end: End { offset: to.max(FRAMES_AT), count: 0 },
-            first_seq: copy.base_seq(),
-            checkpoint_seq: 0,
-            _readers: Arc::clone(&self.readers),
-        }
-    }
-
-    fn is_same(&mut self, copy: &View, found: Located) -> Result<bool> {
-        let Some(own) = self.record(found.header.seq)? else { return Ok(false) };
+    fn is_same(&mut self, found: &Found<'_>) -> Result<bool> {
+        let Some(own) = self.record(found.place.header.seq)? else { return Ok(false) };
         let fields = |place: Located| (place.header.seq, place.header.tag, place.header.commit);
-        Ok(fields(own) == fields(found) && self.log.payload(own)? == copy.payload(found)?)
+        Ok(fields(own.place) == fields(found.place) && own.payload == found.payload)
     }
 
     /// The record `seq` of the log; `None` if it has none.
-    fn record(&mut self, seq: u64) -> Result<Option<Located>> {
-        let mut cursor = match self.cursor.take().filter(|cursor| cursor.expected == seq) {
-            Some(cursor) => cursor,
+    fn record(&mut self, seq: u64) -> Result<Option<Found<'_>>> {
+        let mut forward = match self.forward.take().filter(|forward| forward.expected == seq) {
+            Some(forward) => forward,
             None if seq > self.log.last_seq() => return Ok(None),
-            None => Cursor::behind(self.log, seq - 1)?,
+            None => Forward::through(self.log, &mut self.window, seq - 1)?,
         };
-        match cursor.advance(self.log) {
+        match forward.advance_in(self.log, &mut self.window) {
             None | Some(Err(Error::Gap { .. })) => Ok(None),
             Some(found) => {
-                self.cursor = Some(cursor);
-                found.map(|found| Some(found.place))
+                self.forward = Some(forward);
+                found.map(Some)
             }
         }
     }

@@ -5,6 +5,7 @@
 //! copy has left behind, finished or not, is compared like what was just written, and stays if it is the same. So a copy
 //! that was killed goes on, and one that is finished is brought up to date.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,14 +18,14 @@ use crate::inspect::held::held;
 use crate::inspect::make::{Filling, Frames, begin, capacity_for, unfinished, write_sealed};
 use crate::inspect::target::{Target, sign};
 use crate::inspect::verify::Progress;
-use crate::inspect::wanted::{bytes_behind, first_wanted, following, record, refuse_apart, refuse_lack};
+use crate::inspect::wanted::{Records, bytes_behind, first_wanted, following, refuse_apart, refuse_lack};
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::reader::state;
 use crate::recovery::{draw_salt, next_ordinal};
-use crate::segment::{Preparation, Segment, Spare, file_name};
+use crate::segment::{Maps, Preparation, Segment, Spare, file_name};
 use crate::snapshot::Snapshot;
-use crate::storage::{Storage, StoredFile};
-use crate::view::{Cursor, Located, View};
+use crate::storage::Storage;
+use crate::view::{Located, View};
 
 /// How many bytes are read between two reports of progress.
 const REPORT: u64 = 4 << 20;
@@ -51,21 +52,67 @@ pub struct Copied {
     pub name_synced: bool,
 }
 
+impl Copied {
+    /// Counts a segment that was made.
+    fn add(&mut self, entry: &Entry) {
+        self.segments += 1;
+        self.records += entry.last_seq + 1 - entry.base_seq;
+        self.bytes += entry.end_offset - FRAMES_AT as u64;
+    }
+}
+
+/// How often a copy begins again because the log has given up what was wanted.
+const ATTEMPTS: u32 = 16;
+
 /// Copies the log in `from` to the directory `to`.
 pub(crate) fn copy(
     from: &Storage,
-    readers: &Arc<StoredFile>,
+    maps: &Arc<Maps>,
     to: &Path,
     after: u64,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Copied> {
-    let out = Target::place(from, to)?;
-    let (log, snapshot) = state(from, readers)?;
-    let first_seq = first_wanted(&snapshot, after)?;
-    let mut target = Target::open(out, log.header.log_id)?;
-    let copied = Copy::prepare(&log, &snapshot, first_seq, &mut target, progress).and_then(Copy::run);
-    let closed = target.close();
-    copied.and_then(|copied| closed.map(|()| copied))
+    let place = Target::place(from, to)?;
+    let mut opened = None;
+    let (mut left, mut made) = (ATTEMPTS, HashSet::new());
+    loop {
+        let is_first = left == ATTEMPTS;
+        left -= 1;
+        // Truncated or cut since the state was taken: the state of now is copied, from what is there already on.
+        let goes_on = left > 0;
+        let may_go_on = |e: &Error| goes_on && matches!(e, Error::Truncated { .. } | Error::TruncatedBack { .. });
+        let (log, snapshot) = match if is_first { state(from, maps) } else { mapped_state(from, maps) } {
+            Err(e) if may_go_on(&e) => continue,
+            taken => taken?,
+        };
+        let first_seq = first_wanted(&snapshot, after)?;
+        let out = match &opened {
+            Some(out) => Storage::clone(out),
+            None => opened.insert(place.made()?).clone(),
+        };
+        let mut target = Target::open(out, log.header.log_id)?;
+        let copied =
+            Copy::prepare(&log, &snapshot, first_seq, &mut target, progress).and_then(|copy| copy.run(&mut made));
+        let closed = target.close();
+        match copied {
+            Err(e) if may_go_on(&e) => closed?,
+            copied => return copied.and_then(|copied| closed.map(|()| copied)),
+        }
+    }
+}
+
+/// The log as it is now, with all of its segments mapped, if there may be as many maps: no truncation overtakes a copy of
+/// that.
+fn mapped_state(from: &Storage, maps: &Arc<Maps>) -> Result<(Manifest, Snapshot)> {
+    let (log, snapshot) = state(from, maps)?;
+    match snapshot.map_all() {
+        Ok(()) => Ok((log, snapshot)),
+        Err(Error::MapLimit(_)) => {
+            drop(snapshot);
+            state(from, maps)
+        }
+        Err(e) => Err(e),
+    }
 }
 
 struct Copy<'a> {
@@ -77,6 +124,8 @@ struct Copy<'a> {
     entries: Vec<Entry>,
     /// How many of them its manifest names.
     named: usize,
+    /// How many behind those were there, from a copy that was not finished.
+    reused: usize,
     next_ordinal: u64,
     first_seq: u64,
     /// What is copied next.
@@ -134,7 +183,7 @@ impl<'a> Copy<'a> {
         let there: u64 = entries.iter().map(|entry| entry.end_offset - FRAMES_AT as u64).sum();
         let bytes_total = there + 2 * bytes_behind(view, next_seq)?;
         let now = Progress { segment: 0, bytes_done: 0, bytes_total };
-        let comparison = Comparison::with(view, &target.readers);
+        let comparison = Comparison::with(view);
         let (named, next_ordinal) = (entries.len(), 0);
         let meter = Meter { progress, now, told: 0 };
         Ok(Self {
@@ -144,6 +193,7 @@ impl<'a> Copy<'a> {
             comparison,
             entries,
             named,
+            reused: 0,
             next_ordinal,
             first_seq: start,
             next_seq,
@@ -152,11 +202,17 @@ impl<'a> Copy<'a> {
         })
     }
 
-    fn run(mut self) -> Result<Copied> {
+    /// Copies; what was made is added to `made`, the ordinals of what was made before for this copy.
+    fn run(mut self, made: &mut HashSet<u64>) -> Result<Copied> {
         self.meter.tell();
         self.compare_named()?;
         self.reuse()?;
-        self.write()?;
+        let reused =
+            self.entries.iter().filter(|entry| entry.last_seq >= entry.base_seq && made.contains(&entry.ordinal));
+        reused.for_each(|entry| self.done.add(entry));
+        let written = self.write();
+        made.extend(self.entries.iter().skip(self.named + self.reused).map(|entry| entry.ordinal));
+        written?;
         self.finish()?;
         self.meter.tell();
         Ok(self.done)
@@ -184,7 +240,8 @@ impl<'a> Copy<'a> {
     }
 
     fn compare(&mut self, entry: &Entry) -> Result<Compared> {
-        let segment = Segment::sealed(&self.target.storage, *entry, self.target.log_id);
+        let Target { storage, log_id, maps, .. } = &*self.target;
+        let segment = Segment::sealed(storage, *entry, *log_id, maps);
         let meter = &mut self.meter;
         self.comparison.compare(&segment, entry.end_offset as usize, |bytes| meter.add(entry.ordinal, bytes))
     }
@@ -196,7 +253,10 @@ impl<'a> Copy<'a> {
         self.target.remove_unfinished(&listed)?;
         for (ordinal, identity) in self.target.leftovers(&listed)? {
             match identity.map_or(Ok(None), |identity| self.usable(&identity))? {
-                Some(entry) => self.entries.push(entry),
+                Some(entry) => {
+                    self.entries.push(entry);
+                    self.reused += 1;
+                }
                 None => remove_if_there(&storage, file_name(ordinal).as_str())?,
             }
         }
@@ -253,10 +313,10 @@ impl<'a> Copy<'a> {
         if self.next_seq > self.view.last_seq() {
             return Ok(());
         }
-        let mut cursor = Cursor::behind(self.view, self.next_seq - 1)?;
-        let mut next = record(&mut cursor, self.view)?;
+        let mut records = Records::behind(self.view, self.next_seq - 1)?;
+        let mut next = records.next()?;
         while let Some(first) = next {
-            next = self.write_segment(first, &mut cursor)?;
+            next = self.write_segment(first, &mut records)?;
         }
         Ok(())
     }
@@ -270,10 +330,10 @@ impl<'a> Copy<'a> {
     }
 
     /// Copies the records from `first` to the end of its segment, and reads them back; returns the one behind.
-    fn write_segment(&mut self, first: Located, cursor: &mut Cursor) -> Result<Option<Located>> {
+    fn write_segment(&mut self, first: Located, records: &mut Records<'_>) -> Result<Option<Located>> {
         let storage = self.target.storage.clone();
         let identity = self.identity(capacity_for(self.view.end_of(first.index).offset - first.at))?;
-        let filled = self.fill(&storage, &identity, first, cursor).inspect_err(|_| {
+        let filled = self.fill(&storage, &identity, first, records).inspect_err(|_| {
             // What made it fail is what the caller must hear; what is left is removed by the next attempt.
             let _ = remove_if_there(&storage, &unfinished(identity.ordinal));
         });
@@ -284,9 +344,7 @@ impl<'a> Copy<'a> {
             Compared::Damaged(e @ Error::Io(_)) => return Err(e),
             _ => return Err(self.reads_otherwise(&storage.path(file_name(entry.ordinal).as_str()))),
         }
-        self.done.segments += 1;
-        self.done.records += entry.last_seq + 1 - entry.base_seq;
-        self.done.bytes += entry.end_offset - FRAMES_AT as u64;
+        self.done.add(&entry);
         self.entries.push(entry);
         Ok(next)
     }
@@ -296,15 +354,15 @@ impl<'a> Copy<'a> {
         storage: &Storage,
         identity: &Identity,
         first: Located,
-        cursor: &mut Cursor,
+        records: &mut Records<'_>,
     ) -> Result<(Entry, Option<Located>)> {
         let mut filling = Filling::begin(storage, identity, first.header.seq)?;
         let ordinal = self.view.segments[first.index].ordinal();
         let mut next = Some(first);
         while let Some(found) = next.filter(|found| found.index == first.index) {
-            filling.add(self.view.payload(found)?, &found.header)?;
+            filling.add(records.payload(found)?, &found.header)?;
             self.meter.add(ordinal, found.header.frame_size());
-            next = record(cursor, self.view)?;
+            next = records.next()?;
         }
         Ok((filling.finish()?, next))
     }
@@ -388,7 +446,7 @@ impl<'a> Copy<'a> {
     /// holds.
     fn check(&self) -> Result<u64> {
         let storage = &self.target.storage;
-        let (copy, snapshot) = state(storage, &self.target.readers)?;
+        let (copy, snapshot) = state(storage, &self.target.maps)?;
         let shown = (snapshot.first_seq(), snapshot.last_seq(), snapshot.checkpoint_seq());
         let is_right = shown == (self.done.first_seq, self.done.last_seq, self.done.checkpoint_seq)
             && copy.sealed() == self.entries

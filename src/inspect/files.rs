@@ -1,11 +1,13 @@
 //! The bytes of segment files that may be damaged, of another length, or unreadable in part.
 
-use crate::error::{Error, Result};
+use crate::blank::Blank;
+use crate::error::{Error, Operation, Result};
 use crate::format::PAGE;
 use crate::format::manifest::Entry;
 use crate::format::segment::{FRAMES_AT, IDENTITY_AT, Identity};
 use crate::identity::check_identity;
 use crate::scan::{Unsealed, is_zero};
+use crate::segment::in_memory;
 use crate::storage::{Listed, Storage, StoredFile};
 
 /// How much is read by one call.
@@ -16,7 +18,7 @@ pub(crate) struct Loaded {
     /// The bytes before [`FRAMES_AT`], zero where there are none.
     pub(crate) head: Vec<u8>,
     /// The bytes from [`FRAMES_AT`] on, zero where the device could not deliver them.
-    pub(crate) frames: Vec<u8>,
+    pub(crate) frames: Blank,
     /// Whether the device delivered everything.
     pub(crate) readable: bool,
 }
@@ -26,21 +28,20 @@ impl Loaded {
     pub(crate) fn read(storage: &Storage, name: &str, to: usize) -> Result<Self> {
         let file = storage.open_read(name)?;
         let len = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(to.max(FRAMES_AT));
-        let mut bytes = vec![0; len];
-        let mut chunk = vec![0; CHUNK.min(len)];
-        let mut readable = true;
-        for at in (0..len).step_by(CHUNK) {
+        let mut head = vec![0; FRAMES_AT];
+        let mut readable = read_what_there_is(&file, &mut head[..len.min(FRAMES_AT)], 0)?;
+        let mut frames = in_memory(Operation::Read, file.path(), Blank::new(len.saturating_sub(FRAMES_AT)))?;
+        let mut chunk = vec![0; CHUNK.min(frames.len())];
+        for at in (FRAMES_AT..len).step_by(CHUNK) {
             let end = (at + CHUNK).min(len);
             let read = &mut chunk[..end - at];
             readable &= read_what_there_is(&file, read, at)?;
             // Memory that is not written to is not taken.
             if !is_zero(read) {
-                bytes[at..end].copy_from_slice(read);
+                frames[at - FRAMES_AT..end - FRAMES_AT].copy_from_slice(read);
             }
         }
-        let frames = bytes.split_off(FRAMES_AT.min(len));
-        bytes.resize(FRAMES_AT, 0);
-        Ok(Self { head: bytes, frames, readable })
+        Ok(Self { head, frames, readable })
     }
 
     /// What the two copies of the identity say.

@@ -1,11 +1,12 @@
 //! The frames of a segment file as they stand, good or bad.
 
+use crate::blank::Blank;
 use crate::error::{Error, Operation, Result};
 use crate::format::ALIGN;
 use crate::format::frame::{self, HEADER, Header};
 use crate::format::segment::{FRAMES_AT, IDENTITY_AT, Identity, MAX_CAPACITY};
 use crate::reader::present;
-use crate::segment::file_name;
+use crate::segment::{file_name, in_memory};
 use crate::storage::Storage;
 
 /// How often, at most, the bytes of a segment are hashed while good frames are looked for behind bad ones.
@@ -38,7 +39,7 @@ pub struct RawFrame {
 /// Behind a frame that does not verify, the next one that does is looked for.
 pub struct Frames {
     /// The bytes from `FRAMES_AT` on.
-    frames: Vec<u8>,
+    frames: Blank,
     salt: u32,
     at: usize,
     /// Behind it everything is zero.
@@ -51,19 +52,20 @@ pub struct Frames {
 pub(crate) fn frames(storage: &Storage, ordinal: u64) -> Result<Frames> {
     let file = storage.open_read(file_name(ordinal).as_str())?;
     let len = file.len()?.min(MAX_CAPACITY as u64) as usize;
-    let mut bytes = vec![0; len];
-    file.read_at(&mut bytes, 0)?;
+    let mut head = vec![0; FRAMES_AT.min(len)];
+    file.read_at(&mut head, 0)?;
+    let mut frames = in_memory(Operation::Read, file.path(), Blank::new(len - head.len()))?;
+    file.read_at(&mut frames, head.len() as u64)?;
     let named = match present(storage) {
         Ok(manifest) => manifest.entries.into_iter().find(|entry| entry.ordinal == ordinal),
         Err(Error::NoManifest { .. }) => None,
         Err(e) => return Err(e),
     };
-    let identity = || IDENTITY_AT.into_iter().find_map(|at| Identity::decode(bytes.get(at..)?));
+    let identity = || IDENTITY_AT.into_iter().find_map(|at| Identity::decode(head.get(at..)?));
     let Some(salt) = named.map(|entry| entry.salt).or_else(|| identity().map(|copy| copy.salt)) else {
         let reason = "the manifest does not name the file, and it does not say what it is";
         return Err(Error::io(Operation::Read, file.path(), std::io::Error::other(reason)));
     };
-    let frames = bytes.split_off(FRAMES_AT.min(len));
     let end = frames.iter().rposition(|byte| *byte != 0).map_or(FRAMES_AT, |last| FRAMES_AT + last + 1);
     Ok(Frames { budget: frames.len().saturating_mul(HASH_ROUNDS), frames, salt, at: FRAMES_AT, end })
 }

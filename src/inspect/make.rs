@@ -1,5 +1,6 @@
 //! Segments made of the frames of others.
 
+use std::io;
 use std::path::PathBuf;
 
 use crate::error::{Error, Operation, Result};
@@ -13,7 +14,7 @@ use crate::format::segment::{
 use crate::inspect::runs::Mark;
 use crate::manifest::remove_if_there;
 use crate::planted::{Bug, planted};
-use crate::segment::file_name;
+use crate::segment::{file_name, in_memory};
 use crate::storage::{Storage, StoredFile};
 
 /// What follows the name of a segment that is being made.
@@ -49,7 +50,7 @@ pub(crate) struct Source<'a> {
 
 impl Source<'_> {
     fn changed(&self) -> Error {
-        let source = std::io::Error::other("it reads otherwise than a moment ago");
+        let source = io::Error::other("it reads otherwise than a moment ago");
         Error::io(Operation::Read, &self.path, source)
     }
 }
@@ -75,7 +76,9 @@ impl Frames {
             if header.seq >= source.least_seq {
                 let commit = header.commit || end <= source.whole.start || at >= source.whole.end;
                 // Where a batch begins, a later repair sees by the claim.
-                copied.add(frame::payload(source.frames, at, &header), &header, commit, begins, source.salt);
+                let payload = frame::payload(source.frames, at, &header);
+                let added = copied.add(payload, &header, commit, begins, source.salt);
+                in_memory(Operation::Copy, &source.path, added)?;
                 begins = if commit { FRAMES_AT + copied.bytes.len() } else { begins };
             }
             at = end;
@@ -84,16 +87,12 @@ impl Frames {
     }
 
     /// Adds a frame of the batch that begins at `begins`.
-    fn add(&mut self, payload: &[u8], header: &Header, commit: bool, begins: usize, salt: u32) {
+    fn add(&mut self, payload: &[u8], header: &Header, commit: bool, begins: usize, salt: u32) -> io::Result<()> {
         let at = FRAMES_AT + self.bytes.len();
-        put_frame(
-            &mut self.bytes,
-            at,
-            payload,
-            &Header::new(at, header.len, header.seq, Some(begins), commit, header.tag),
-            salt,
-        );
+        let copied = Header::new(at, header.len, header.seq, Some(begins), commit, header.tag);
+        put_frame(&mut self.bytes, at, payload, &copied, salt)?;
         self.next_seq = header.seq + 1;
+        Ok(())
     }
 
     /// How many records there are.
@@ -118,11 +117,16 @@ pub(crate) fn capacity_for(len: usize) -> u64 {
 }
 
 /// Adds a frame that will stand at `at`.
-fn put_frame(bytes: &mut Vec<u8>, at: usize, payload: &[u8], header: &Header, salt: u32) {
+///
+/// # Errors
+/// `OutOfMemory` if there is no memory for it: a record may be as long as a segment.
+fn put_frame(bytes: &mut Vec<u8>, at: usize, payload: &[u8], header: &Header, salt: u32) -> io::Result<()> {
     let from = bytes.len();
+    bytes.try_reserve(header.frame_size()).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     bytes.resize(from + header.frame_size(), 0);
     bytes[from + HEADER..from + HEADER + payload.len()].copy_from_slice(payload);
     frame::seal(&mut bytes[from..], header, at, salt);
+    Ok(())
 }
 
 /// Writes a sealed segment that holds `frames` and is what `identity` says, and syncs it; its names are added to `made`.
@@ -210,13 +214,9 @@ impl<'a> Filling<'a> {
     pub(crate) fn add(&mut self, payload: &[u8], header: &Header) -> Result<()> {
         let at = self.sealing.end + self.bytes.len();
         let Header { len, seq, commit, tag, .. } = *header;
-        put_frame(
-            &mut self.bytes,
-            at,
-            payload,
-            &Header::new(at, len, seq, Some(self.begins), commit, tag),
-            self.sealing.identity.salt,
-        );
+        let copied = Header::new(at, len, seq, Some(self.begins), commit, tag);
+        let added = put_frame(&mut self.bytes, at, payload, &copied, self.sealing.identity.salt);
+        in_memory(Operation::Copy, self.sealing.file.path(), added)?;
         self.next_seq = seq + 1;
         if commit {
             self.begins = self.sealing.end + self.bytes.len();

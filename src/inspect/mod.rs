@@ -31,8 +31,10 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::format::name::{MANIFEST, is_of_a_log};
 use crate::inspect::survey::Survey;
+use crate::limits::default_max_maps;
 use crate::reader::{attend, present};
-use crate::storage::{Observer, Place, Storage, StoredFile};
+use crate::segment::Maps;
+use crate::storage::{Observer, Place, Storage};
 
 pub use crate::inspect::copy::Copied;
 pub use crate::inspect::frames::{Frames, RawFrame};
@@ -101,8 +103,8 @@ const LOST_AND_FOUND: &str = "lost+found";
 /// ```
 pub struct Log {
     storage: Storage,
-    /// Held so that no file is used again while it is looked at.
-    readers: Arc<StoredFile>,
+    /// Held so that no file is recycled while it is looked at.
+    maps: Arc<Maps>,
 }
 
 impl Log {
@@ -127,8 +129,8 @@ impl Log {
             Ok(_) | Err(crate::error::Error::NoManifest { .. }) => {}
             Err(e) => return Err(e),
         }
-        let readers = attend(&storage)?;
-        Ok(Self { storage, readers })
+        let maps = attend(&storage, default_max_maps())?;
+        Ok(Self { storage, maps })
     }
 
     /// What the log is made of and how it ends, as an open for writing would find it.
@@ -182,7 +184,7 @@ impl Log {
     /// # Errors
     /// As [`Log::open`], and [`Error::NoManifest`](crate::Error::NoManifest).
     pub fn prefix(&self) -> Result<Prefix> {
-        prefix::prefix(&self.storage, &self.readers)
+        prefix::prefix(&self.storage, &self.maps)
     }
 
     /// Finds what is damaged, and what a repair would do about it; reads everything and writes nothing.
@@ -262,6 +264,9 @@ impl Log {
     /// Everything that `dir` holds is read from the files and compared with the log (what the log has truncated, with its
     /// checksums), and everything is durable, before this returns. `progress` is called every now and then.
     ///
+    /// However many segments there are, a few are mapped at a time. If the log is truncated or cut while it is copied, and
+    /// what was wanted is gone with that, the copy begins again with the log as it is then.
+    ///
     /// What was published is copied, also what is not durable yet: if the log loses that in a failure of power, it is no
     /// longer the log that was copied, and `dir` is refused from then on.
     ///
@@ -289,6 +294,6 @@ impl Log {
     /// [`Error::NoSpace`](crate::Error::NoSpace) and [`Error::Io`](crate::Error::Io), after which the same copy can be made
     /// again.
     pub fn copy(&self, dir: impl AsRef<Path>, after: u64, mut progress: impl FnMut(Progress)) -> Result<Copied> {
-        copy::copy(&self.storage, &self.readers, dir.as_ref(), after, &mut progress)
+        copy::copy(&self.storage, &self.maps, dir.as_ref(), after, &mut progress)
     }
 }

@@ -37,9 +37,7 @@ pub struct Salvage {
 /// Copies every record of `storage` that verifies into a new log in `dir`.
 pub(crate) fn salvage(storage: &Storage, dir: &Path) -> Result<Salvage> {
     let survey = Survey::settled(storage)?;
-    let place = storage.elsewhere(dir, 0o600);
-    place.make_dirs()?;
-    let out = place.open()?;
+    let out = storage.elsewhere(dir, 0o600).made()?;
     refuse_unless_empty(&out, |file| file.name == LOCK && file.len == 0)?;
     let lock = Locks::take(&out)?;
     // Another process may have made a log there before the lock was taken.

@@ -10,13 +10,14 @@ use crate::format::segment::{DURABLE_AT, FRAMES_AT, Identity, MIN_CAPACITY, PUBL
 use crate::format::{get_u64, salted_crc};
 use crate::inspect::files::Loaded;
 use crate::inspect::make::unfinished_ordinal;
+use crate::limits::default_max_maps;
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::reader::attend;
 use crate::recovery::examine::{Access, check_files, examine};
 use crate::recovery::{LOCK_LEN, Locks, random_id};
 use crate::scan::is_zero;
-use crate::segment::file_name;
-use crate::storage::{Listed, Place, Storage, StoredFile};
+use crate::segment::{Maps, file_name};
+use crate::storage::{Listed, Place, Storage};
 
 /// What the mark of an unfinished copy says to whoever finds it.
 const MARK: &str =
@@ -28,8 +29,8 @@ const LOST_AND_FOUND: &str = "lost+found";
 pub(crate) struct Target {
     pub(crate) storage: Storage,
     lock: Locks,
-    /// Held because segments are mapped.
-    pub(crate) readers: Arc<StoredFile>,
+    /// Those of its segments.
+    pub(crate) maps: Arc<Maps>,
     /// Of the copy: its own, so that no file of it is taken for one of the log.
     pub(crate) log_id: [u8; 16],
     /// Of a copy that was finished before; `None` if none was.
@@ -59,13 +60,11 @@ impl Target {
     ///
     /// # Errors
     /// `Destination` if anything else is there, and then nothing has changed; `Locked`; what the system says.
-    pub(crate) fn open(place: Place, of: [u8; 16]) -> Result<Self> {
-        place.make_dirs()?;
-        let out = place.open()?;
+    pub(crate) fn open(out: Storage, of: [u8; 16]) -> Result<Self> {
         stands_there(&out, of)?;
         let lock = Locks::take(&out)?;
         match Self::enter(&out, of) {
-            Ok((log_id, manifest, readers)) => Ok(Self { storage: out, lock, readers, log_id, manifest }),
+            Ok((log_id, manifest, maps)) => Ok(Self { storage: out, lock, maps, log_id, manifest }),
             Err(e) => {
                 // The refusal says more than this.
                 let _ = lock.unlock();
@@ -74,7 +73,7 @@ impl Target {
         }
     }
 
-    fn enter(out: &Storage, of: [u8; 16]) -> Result<([u8; 16], Option<ManifestFile>, Arc<StoredFile>)> {
+    fn enter(out: &Storage, of: [u8; 16]) -> Result<([u8; 16], Option<ManifestFile>, Arc<Maps>)> {
         // Another copy may have come and gone before the lock was taken.
         let log_id = match stands_there(out, of)? {
             There::Nothing => None,
@@ -82,14 +81,14 @@ impl Target {
             There::Finished => {
                 let manifest = ManifestFile::open(out)?;
                 let log_id = manifest.as_ref().map(|manifest| manifest.current().header.log_id);
-                let readers = attend(out)?;
-                return Ok((log_id.unwrap_or_default(), manifest, readers));
+                let maps = attend(out, default_max_maps())?;
+                return Ok((log_id.unwrap_or_default(), manifest, maps));
             }
         };
         mark(out)?;
-        let readers = attend(out)?;
+        let maps = attend(out, default_max_maps())?;
         let random = random_id(out)?;
-        Ok((log_id.unwrap_or_else(|| copy_id(&of, &random)), None, readers))
+        Ok((log_id.unwrap_or_else(|| copy_id(&of, &random)), None, maps))
     }
 
     /// Gives the lock back.

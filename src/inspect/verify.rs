@@ -1,6 +1,6 @@
 //! Whether all of a log verifies.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::manifest::Entry;
 use crate::format::segment::FRAMES_AT;
 use crate::inspect::held::behind;
@@ -10,7 +10,7 @@ use crate::manifest::Manifest;
 use crate::reader::{present, settled};
 use crate::recovery::examine::{Access, Examined, check_files, examine};
 use crate::recovery::report::{Cut, TailState};
-use crate::segment::Segment;
+use crate::segment::{MappedPart, Maps, Segment};
 use crate::storage::Storage;
 use crate::view;
 
@@ -55,7 +55,7 @@ pub struct Verification {
     /// Bytes of frames that verified, those of truncated records included.
     pub bytes: u64,
     /// What is wrong, one error for each damaged segment, oldest first.
-    pub damages: Vec<crate::error::Error>,
+    pub damages: Vec<Error>,
 }
 
 /// Verifies the log in `storage`.
@@ -66,6 +66,7 @@ pub(crate) fn verify(storage: &Storage, progress: impl FnMut(Progress)) -> Resul
     });
     let (manifest, end) = match judged {
         Ok((manifest, examined)) => (manifest, Ok(examined)),
+        Err(e @ Error::MapLimit(_)) => return Err(e),
         Err(e) => (present(storage)?, Err(e)),
     };
     // Nobody writes a log that is closed; and to ask for locks, the system stops all who take some for a while.
@@ -124,12 +125,14 @@ fn read_sealed(
 ) -> Result<()> {
     let len = |entry: &Entry| entry.end_offset - FRAMES_AT as u64;
     let bytes_total = manifest.sealed().iter().map(len).sum();
-    let mut before = 0;
+    let (mut before, maps) = (0, Maps::single());
     for entry in manifest.sealed() {
         let report = |done| progress(Progress { segment: entry.ordinal, bytes_done: before + done, bytes_total });
-        let segment = Segment::sealed(storage, *entry, manifest.header.log_id);
+        let segment = Segment::sealed(storage, *entry, manifest.header.log_id, &maps);
         match read_segment(&segment, report) {
             Ok(records) => found.add(segment.base_seq(), records, segment.end().offset),
+            // The log is not damaged by that.
+            Err(e @ Error::MapLimit(_)) => return Err(e),
             Err(e) if is_named(storage, entry)? => found.damages.push(e),
             // Truncated meanwhile.
             Err(_) => {}
@@ -148,8 +151,10 @@ fn is_named(storage: &Storage, entry: &Entry) -> Result<bool> {
 /// Reads a sealed segment whole; returns how many records it has.
 fn read_segment(segment: &Segment, mut report: impl FnMut(u64)) -> Result<u64> {
     let (end, mut reported) = (segment.end(), 0);
+    let mapping = segment.mapping()?;
+    let part = MappedPart::new(segment, &mapping, end);
     report(0);
-    let walk = segment.walk(end, |at| {
+    let walk = part.walk(|at| {
         let done = (at - FRAMES_AT) as u64;
         if done - reported >= REPORT {
             report(done);
@@ -157,7 +162,7 @@ fn read_segment(segment: &Segment, mut report: impl FnMut(u64)) -> Result<u64> {
         }
     })?;
     if walk.x < end.offset {
-        return Err(view::damaged(segment, end, walk.x, walk.expected()));
+        return Err(view::damaged(&part, walk.x, walk.expected()));
     }
     if walk.cut < walk.x || walk.next_seq != segment.base_seq() + end.count {
         let reason = "the segment does not end as the manifest says";

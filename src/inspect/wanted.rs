@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::segment::FRAMES_AT;
 use crate::manifest::Manifest;
 use crate::snapshot::Snapshot;
-use crate::view::{Cursor, Located, View};
+use crate::view::{Forward, Found, Located, MapWindow, View};
 
 /// The number with which a copy of what is behind `after` begins.
 pub(crate) fn first_wanted(snapshot: &Snapshot, after: u64) -> Result<u64> {
@@ -66,19 +66,42 @@ pub(crate) fn refuse_lack(dir: &Path, view: &View, absent: Range<u64>) -> Result
     }
 }
 
-/// The next record; what was lost in a repair is lost in the copy.
-pub(crate) fn record(cursor: &mut Cursor, view: &View) -> Result<Option<Located>> {
-    loop {
-        match cursor.advance(view) {
-            Some(Err(Error::Gap { .. })) => {}
-            other => return Ok(other.transpose()?.map(|found| found.place)),
+/// The records of a view in order, through one map at a time; what was lost in a repair is passed over.
+pub(crate) struct Records<'a> {
+    view: &'a View,
+    forward: Forward,
+    window: MapWindow,
+}
+
+impl<'a> Records<'a> {
+    /// From behind the record `after` on.
+    pub(crate) fn behind(view: &'a View, after: u64) -> Result<Self> {
+        let mut window = MapWindow::default();
+        let forward = Forward::through(view, &mut window, after)?;
+        Ok(Self { view, forward, window })
+    }
+
+    /// The next record.
+    pub(crate) fn next(&mut self) -> Result<Option<Located>> {
+        loop {
+            match self.forward.advance_in(self.view, &mut self.window) {
+                Some(Err(Error::Gap { .. })) => {}
+                other => return Ok(other.transpose()?.map(|found| found.place)),
+            }
         }
+    }
+
+    /// The payload of the record at `place`, the one that came last.
+    pub(crate) fn payload(&mut self, place: Located) -> Result<&[u8]> {
+        let part = self.window.part(self.view, place.index)?;
+        Ok(Found::of(&part, place).payload)
     }
 }
 
 /// The number of the first record from `seq` on.
 pub(crate) fn following(view: &View, seq: u64) -> Option<u64> {
-    let mut segments = (0..view.shown).map(|index| (view.segments[index].base_seq(), view.end_of(index).count));
+    let segments = view.segment_before(seq)..view.shown;
+    let mut segments = segments.map(|index| (view.segments[index].base_seq(), view.end_of(index).count));
     segments.find(|(base, count)| *count > 0 && base + count > seq).map(|(base, _)| base.max(seq))
 }
 
@@ -87,7 +110,7 @@ pub(crate) fn bytes_behind(view: &View, seq: u64) -> Result<u64> {
     if seq > view.last_seq() {
         return Ok(0);
     }
-    let from = Cursor::behind(view, seq - 1)?;
+    let from = Forward::through(view, &mut MapWindow::default(), seq - 1)?;
     let whole: usize = (from.index + 1..view.shown).map(|index| view.end_of(index).offset - FRAMES_AT).sum();
     Ok((whole + view.end_of(from.index).offset - from.at) as u64)
 }

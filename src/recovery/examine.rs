@@ -9,7 +9,7 @@ use crate::manifest::Manifest;
 use crate::map::Map;
 use crate::recovery::report::{Cut, TailState};
 use crate::scan::{self, Damage, Judged, Tail, Unsealed, Walk};
-use crate::segment::{End, Segment, file_name};
+use crate::segment::{End, MappedPart, Maps, Segment, file_name, in_memory, no_room};
 use crate::storage::{Listed, Storage, StoredFile};
 
 /// How much of a map is brought in by one call.
@@ -55,8 +55,13 @@ fn open(storage: &Storage, entry: &Entry, log_id: [u8; 16]) -> Result<(StoredFil
     Ok((file, head))
 }
 
+/// Maps a whole file that nobody writes.
+fn mapped(file: &StoredFile, capacity: usize) -> Result<Map> {
+    file.map_read_only(capacity, capacity).map_err(|e| no_room(file.path(), e))
+}
+
 /// Walks the frames of `file` that end at or before `end`, of which no byte is kept.
-fn walk_file(file: &StoredFile, entry: &Entry, end: usize) -> Result<Walk> {
+pub(crate) fn walk_file(file: &StoredFile, entry: &Entry, end: usize) -> Result<Walk> {
     let mut buffer = vec![0; PIECE.min(end)];
     scan::walk_pieces(&mut buffer, entry.salt, entry.base_seq, end, |bytes, at| file.read_at(bytes, at as u64))
 }
@@ -67,7 +72,7 @@ impl Loaded {
         let (file, head) = open(storage, &entry, log_id)?;
         let (capacity, mut walked) = (entry.capacity as usize, Walk::front(entry.base_seq));
         let body = match access {
-            Access::Exclusive => Body::Mapped(file.map_read_only(capacity, capacity)?),
+            Access::Exclusive => Body::Mapped(mapped(&file, capacity)?),
             Access::Shared => {
                 if walks {
                     walked = walk_file(&file, &entry, capacity)?;
@@ -117,7 +122,7 @@ impl Loaded {
 /// and memory that is not written to is not taken. (Not even what `published` covers is looked at through a map: after a
 /// power failure it may cover what the next writer makes zero, and writes again, while it is looked at.)
 fn copy(file: &StoredFile, from: usize, capacity: usize) -> Result<Blank> {
-    let mut bytes = Blank::new(capacity - FRAMES_AT).map_err(|e| Error::io(Operation::Copy, file.path(), e))?;
+    let mut bytes = in_memory(Operation::Copy, file.path(), Blank::new(capacity - FRAMES_AT))?;
     let mut piece = vec![0; PIECE.min(capacity)];
     for at in (from..capacity).step_by(PIECE) {
         let to = (at + PIECE).min(capacity);
@@ -211,7 +216,8 @@ fn closed(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Opti
     // will be shown.
     let walk = if access == Access::Exclusive || published(&head) >= clean as u64 {
         let end = End { offset: clean, count: 0 };
-        Segment::view(storage, entry, end)?.walk(end, |_| {})?
+        let segment = Segment::view(storage, entry, manifest.header.log_id, &Maps::single(), end)?;
+        MappedPart::new(&segment, &segment.mapping()?, end).walk(|_| {})?
     } else {
         walk_file(&file, &entry, clean)?
     };

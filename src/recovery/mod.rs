@@ -14,6 +14,7 @@ use crate::format::PAGE;
 use crate::format::manifest::{Entry, Header, MAX_NUMBER};
 use crate::format::name::{LOCK, MANIFEST, MANIFEST_TMP, READERS, SegmentName, UNFINISHED};
 use crate::format::segment::MAX_CAPACITY;
+use crate::limits::default_max_maps;
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::map::Tail;
 use crate::options::{Options, SyncMode};
@@ -22,12 +23,13 @@ use crate::recovery::examine::{Access, Examined, check_files, examine, torn_tail
 pub(crate) use crate::recovery::lock::{LOCK_LEN, Locks};
 use crate::recovery::report::{RecoveryReport, TailState};
 use crate::scan;
-use crate::segment::{Preparation, Segment, Spare, file_name};
+use crate::segment::{Maps, Preparation, Segment, Spare, file_name};
 use crate::storage::{FileId, Listed, Storage, StoredFile};
 
 /// A log that is open for writing, durable whole.
 pub(crate) struct Recovered {
     pub(crate) readers: Arc<StoredFile>,
+    pub(crate) maps: Arc<Maps>,
     pub(crate) identities: Identities,
     pub(crate) manifest: ManifestFile,
     /// Every segment that holds records; the last one is appended to.
@@ -109,8 +111,9 @@ pub(crate) fn open(storage: &Storage, options: &Options) -> Result<(Locks, Recov
 }
 
 fn recover(storage: &Storage, options: &Options, started: Instant) -> Result<Recovered> {
-    let readers = storage.open_or_create(READERS)?;
+    let readers = Arc::new(storage.open_or_create(READERS)?);
     readers.lock_shared()?;
+    let maps = Maps::of_handle(&readers, options.max_maps.unwrap_or_else(default_max_maps));
     // Another writer may have come and gone since the directory was listed.
     let listed = storage.list()?;
     let (mut manifest, created, name_synced) = match ManifestFile::open(storage)? {
@@ -124,13 +127,12 @@ fn recover(storage: &Storage, options: &Options, started: Instant) -> Result<Rec
     let state = manifest.current().clone();
     let next_ordinal = next_ordinal(&state, &listed);
     let leftovers = remove_leftovers(storage, &state, &listed);
-    let (segments, tail, spares, active) = attach(storage, &state, &examined)?;
+    let (segments, tail, spares, active) = attach(storage, &state, &examined, &maps)?;
     let named = spares.iter().map(|spare| (spare.entry.ordinal, spare.id)).chain([(state.active().ordinal, active)]);
     let identities = Identities { lock: None, readers: readers.id()?, unsealed: named.collect() };
     leftovers?;
     let report = RecoveryReport { created, name_synced, elapsed: started.elapsed(), ..report(&state, &examined) };
-    let readers = Arc::new(readers);
-    Ok(Recovered { readers, identities, manifest, segments, tail, spares, next_ordinal, report })
+    Ok(Recovered { readers, maps, identities, manifest, segments, tail, spares, next_ordinal, report })
 }
 
 /// Looks at the log, refuses what must be refused, and only then writes.
@@ -152,13 +154,14 @@ fn examined(storage: &Storage, options: &Options, manifest: &mut ManifestFile) -
 /// Segments, the tail that is appended to, the spares, and which file the active segment is.
 type Attached = (Vec<Arc<Segment>>, Tail, Vec<Spare>, FileId);
 
-fn attach(storage: &Storage, state: &Manifest, examined: &Examined) -> Result<Attached> {
-    let sealed = state.sealed().iter().map(|entry| Segment::sealed(storage, *entry, state.header.log_id));
+fn attach(storage: &Storage, state: &Manifest, examined: &Examined, maps: &Arc<Maps>) -> Result<Attached> {
+    let log_id = state.header.log_id;
+    let sealed = state.sealed().iter().map(|entry| Segment::sealed(storage, *entry, log_id, maps));
     let mut segments: Vec<Arc<Segment>> = sealed.collect();
-    let (active, tail, id) = Segment::resume(storage, *state.active(), examined.end())?;
+    let (active, tail, id) = Segment::resume(storage, *state.active(), log_id, maps, examined.end())?;
     segments.push(active);
-    let spares = state.spares().iter().map(|entry| Spare::reopen(storage, *entry)).collect::<Result<Vec<Spare>>>()?;
-    Ok((segments, tail, spares, id))
+    let spares = state.spares().iter().map(|entry| Spare::reopen(storage, *entry, log_id));
+    Ok((segments, tail, spares.collect::<Result<Vec<Spare>>>()?, id))
 }
 
 fn report(state: &Manifest, examined: &Examined) -> RecoveryReport {

@@ -1,24 +1,32 @@
 //! One segment file: prepared, begun, written, synced, read.
 
+mod budget;
+mod mapped;
+mod mapping;
+mod maps;
+mod part;
 mod spare;
 
 use std::path::PathBuf;
 
-use crate::error::{Corruption, Error, MissingSegment, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::format::frame;
 use crate::format::manifest::Entry;
 use crate::format::name::SegmentName;
 use crate::format::segment::{self as words, CLOSED, CUT, DURABLE_AT, FRAMES_AT, PUBLISHED_AT};
 use crate::format::{ALIGN, PAGE, get_u64};
-use crate::identity::check_identity;
 use crate::index::{Place, SparseIndex};
 use crate::map::{Map, Tail};
-use crate::presence::Presence;
-use crate::scan::{self, Walk};
 use crate::storage::{FileId, Owner, Storage};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, lock};
+use crate::sync::{Arc, Mutex, MutexGuard, lock};
 
+use crate::segment::mapped::FileMap;
+use crate::segment::maps::Purpose;
+
+pub(crate) use crate::segment::mapping::Mapping;
+pub(crate) use crate::segment::maps::{Maps, in_memory, no_room};
+pub(crate) use crate::segment::part::MappedPart;
 pub(crate) use crate::segment::spare::{Preparation, Spare, in_steps};
 
 /// How many bytes in front of what was synced the system is asked for.
@@ -52,26 +60,17 @@ impl End {
     }
 }
 
-/// What stands in `published`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Published {
-    /// As it stands.
-    pub(crate) word: u64,
-    /// Frames below are visible; `None` if that makes no sense.
-    pub(crate) offset: Option<usize>,
-    /// The log goes on in the next segment.
-    pub(crate) closed: bool,
-    /// Something that was visible here was cut off.
-    pub(crate) cut: bool,
-}
-
 /// A segment that holds records, shared by the writer and by every view.
+///
+/// It is mapped when it is first read. Whoever reads holds the map: a view for as long as it lives, a cursor while it is
+/// in the segment. While the segment is appended to, it holds the map itself.
 pub(crate) struct Segment {
     storage: Storage,
-    path: PathBuf,
-    log_id: Option<[u8; 16]>,
+    log_id: [u8; 16],
     entry: Entry,
-    map: OnceLock<Arc<Map>>,
+    maps: Arc<Maps>,
+    /// Shared by all that stand for the same file.
+    file: Arc<Mutex<FileMap>>,
     end: AtomicU64,
     /// D for new frames; 0 while an earlier segment is not wholly durable.
     watermark: AtomicUsize,
@@ -82,74 +81,95 @@ pub(crate) struct Segment {
     /// Where it ended when the file's time of change was last set.
     stamped: AtomicUsize,
     index: Mutex<SparseIndex>,
-    present: Presence,
-    /// The records in front of this were verified through this map, batch by batch.
+    /// The records in front of this were verified in this file, batch by batch.
     verified: AtomicUsize,
-    /// Shared by all that stand for the same file.
-    users: Arc<()>,
 }
 
 impl Segment {
-    /// A sealed segment, which is mapped when it is first read.
-    pub(crate) fn sealed(storage: &Storage, entry: Entry, log_id: [u8; 16]) -> Arc<Self> {
-        Arc::new(Self::unmapped(storage, entry, log_id))
+    /// A sealed segment.
+    pub(crate) fn sealed(storage: &Storage, entry: Entry, log_id: [u8; 16], maps: &Arc<Maps>) -> Arc<Self> {
+        let end = End { offset: entry.end_offset as usize, count: entry.last_seq + 1 - entry.base_seq };
+        Arc::new(Self::new(storage, entry, log_id, maps, end))
     }
 
-    fn unmapped(storage: &Storage, entry: Entry, log_id: [u8; 16]) -> Self {
-        let end = End { offset: entry.end_offset as usize, count: entry.last_seq + 1 - entry.base_seq };
+    fn new(storage: &Storage, entry: Entry, log_id: [u8; 16], maps: &Arc<Maps>, end: End) -> Self {
         Self {
-            path: storage.path(file_name(entry.ordinal).as_str()),
             storage: storage.clone(),
-            log_id: Some(log_id),
+            log_id,
             entry,
-            map: OnceLock::new(),
+            maps: Arc::clone(maps),
+            file: FileMap::unmapped(),
             end: AtomicU64::new(end.pack()),
             watermark: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
             stamped: AtomicUsize::new(end.offset),
             index: Mutex::default(),
-            present: Presence::none(entry.capacity as usize),
             verified: AtomicUsize::new(FRAMES_AT),
-            users: Arc::default(),
         }
     }
 
-    /// A segment whose map is there: frames up to `offset`, `count` of them.
-    fn live(storage: &Storage, entry: Entry, path: PathBuf, map: &Arc<Map>, offset: usize, count: u64) -> Arc<Self> {
-        Arc::new(Self {
-            storage: storage.clone(),
-            path,
-            log_id: None,
-            entry,
-            map: OnceLock::from(Arc::clone(map)),
-            end: AtomicU64::new(End { offset, count }.pack()),
-            watermark: AtomicUsize::new(0),
-            turn: AtomicUsize::new(0),
-            asked: AtomicUsize::new(0),
-            stamped: AtomicUsize::new(offset),
-            index: Mutex::default(),
-            present: Presence::none(entry.capacity as usize),
-            verified: AtomicUsize::new(FRAMES_AT),
-            users: Arc::default(),
-        })
+    /// A segment whose map is there, and is kept: frames up to `end`.
+    fn live(
+        storage: &Storage,
+        entry: Entry,
+        log_id: [u8; 16],
+        maps: &Arc<Maps>,
+        mapping: Mapping,
+        end: End,
+    ) -> Arc<Self> {
+        let segment = Self::new(storage, entry, log_id, maps, end);
+        let mapping = Arc::new(mapping);
+        let mut slot = lock(&segment.file);
+        slot.last = Arc::downgrade(&mapping);
+        slot.kept = Some(mapping);
+        drop(slot);
+        Arc::new(segment)
     }
 
     /// Goes on appending to the active segment of an existing log, of which everything up to `end` is durable; returns also
     /// which file it is.
-    pub(crate) fn resume(storage: &Storage, entry: Entry, end: End) -> Result<(Arc<Self>, Tail, FileId)> {
+    pub(crate) fn resume(
+        storage: &Storage,
+        entry: Entry,
+        log_id: [u8; 16],
+        maps: &Arc<Maps>,
+        end: End,
+    ) -> Result<(Arc<Self>, Tail, FileId)> {
         let file = storage.open_write(file_name(entry.ordinal).as_str())?;
-        let tail = file.map_writable(entry.capacity as usize, end.offset)?;
-        let segment = Self::live(storage, entry, file.path().to_owned(), tail.map(), end.offset, end.count);
+        let tail = maps.map_writable(&file, entry.capacity as usize, end.offset)?;
+        let mapping = maps.of_writer(storage, file.path().to_owned(), &tail);
+        let segment = Self::live(storage, entry, log_id, maps, mapping, end);
         segment.watermark.store(end.offset, Ordering::Relaxed);
         Ok((segment, tail, file.id()?))
     }
 
     /// The unsealed segment of a log that is only read, up to `end`, which is bounded by what the reader verified.
-    pub(crate) fn view(storage: &Storage, entry: Entry, end: End) -> Result<Arc<Self>> {
+    pub(crate) fn view(
+        storage: &Storage,
+        entry: Entry,
+        log_id: [u8; 16],
+        maps: &Arc<Maps>,
+        end: End,
+    ) -> Result<Arc<Self>> {
         let file = storage.open_read(file_name(entry.ordinal).as_str())?;
-        let map = Arc::new(file.map_read_only(entry.capacity as usize, end.offset)?);
-        Ok(Self::live(storage, entry, file.path().to_owned(), &map, end.offset, end.count))
+        let mapping = maps.map_read_only(storage, &file, entry.capacity as usize, end.offset, Purpose::Read)?;
+        Ok(Self::live(storage, entry, log_id, maps, mapping, end))
+    }
+
+    /// The maps of its handle.
+    pub(crate) fn maps(&self) -> &Arc<Maps> {
+        &self.maps
+    }
+
+    /// The directory that its file is in.
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// The id of the log that it is of.
+    pub(crate) fn log_id(&self) -> [u8; 16] {
+        self.log_id
     }
 
     /// What is known of where its records stand.
@@ -157,10 +177,14 @@ impl Segment {
         lock(&self.index)
     }
 
-    /// Nothing is appended to it any more.
-    pub(crate) fn settle_index(&self) {
+    /// Nothing is appended to it any more: its map may be given up.
+    pub(crate) fn settle(&self) {
         let end = self.end().place();
         self.index().settle(end);
+        let kept = lock(&self.file).kept.take();
+        if let Some(mapping) = kept {
+            self.maps.keep_idle(mapping);
+        }
     }
 
     /// The process whose handle has it.
@@ -200,53 +224,9 @@ impl Segment {
         self.base_seq() + self.end().count - 1
     }
 
-    /// The bytes of its frames up to `end`, which is at most [`Segment::end`].
-    pub(crate) fn frames(&self, end: End) -> Result<&[u8]> {
-        let prefix = self.map()?.prefix();
-        Ok(&prefix[..(end.offset - FRAMES_AT).min(prefix.len())])
-    }
-
-    /// As [`Segment::frames`], if the map was made.
-    #[inline]
-    pub(crate) fn mapped_frames(&self, end: End) -> Option<&[u8]> {
-        self.map.get()?.prefix().get(..end.offset - FRAMES_AT)
-    }
-
-    /// The map, made at the first call: from then on the segment can be read even when its file was removed.
-    pub(crate) fn map(&self) -> Result<&Arc<Map>> {
-        match self.map.get() {
-            Some(map) => Ok(map),
-            None => self.map_now(),
-        }
-    }
-
-    #[cold]
-    fn map_now(&self) -> Result<&Arc<Map>> {
-        let map = Arc::new(self.open_sealed()?);
-        // Two threads may both have mapped the file; one map is kept.
-        Ok(self.map.get_or_init(|| map))
-    }
-
-    fn open_sealed(&self) -> Result<Map> {
-        let entry = &self.entry;
-        let missing = |found_len| {
-            let path = self.path.clone();
-            Error::MissingSegment(Box::new(MissingSegment { path, expected_len: entry.capacity, found_len }))
-        };
-        let file = match self.storage.open_read(file_name(entry.ordinal).as_str()) {
-            Err(e) if e.is_not_found() => return Err(missing(None)),
-            other => other?,
-        };
-        let len = file.len()?;
-        if len != entry.capacity {
-            return Err(missing(Some(len)));
-        }
-        if let Some(log_id) = self.log_id {
-            let mut page = [0; PAGE];
-            file.read_at(&mut page, 0)?;
-            check_identity(&self.path, &page, entry, log_id)?;
-        }
-        file.map_read_only(self.capacity(), entry.end_offset as usize)
+    /// Where its file stands.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.storage.path(file_name(self.entry.ordinal).as_str())
     }
 
     /// D for a frame that is written now; `None`: it may not claim anything.
@@ -280,9 +260,9 @@ impl Segment {
     /// Makes the bytes from `from` to `to` durable, and with the first ones the page that says where the segment begins.
     pub(crate) fn sync(&self, from: usize, to: usize) -> Result<()> {
         let first_page = if from == FRAMES_AT { PAGE } else { from };
-        let map = self.map()?;
-        self.storage.sync_map(&self.path, map, first_page..to)?;
-        self.ask_ahead(map, to);
+        let mapping = self.mapping()?;
+        self.storage.sync_map(mapping.path(), mapping.map(), first_page..to)?;
+        self.ask_ahead(mapping.map(), to);
         Ok(())
     }
 
@@ -297,34 +277,12 @@ impl Segment {
         }
     }
 
-    /// How far its frames are visible, as whoever writes it says in the file.
-    pub(crate) fn published(&self) -> Result<Published> {
-        let word = self.map()?.load(PUBLISHED_AT);
-        let offset = usize::try_from(word & !(CLOSED | CUT)).ok();
-        let offset = offset.filter(|offset| words::is_position(*offset, self.capacity()));
-        Ok(Published { word, offset, cut: word & CUT != 0, closed: word & CLOSED != 0 })
-    }
-
-    /// Up to where it is durable, as whoever writes it says in the file.
-    pub(crate) fn durable(&self) -> Result<usize> {
-        let map = self.map()?;
-        let slots = DURABLE_AT.map(|at| (map.load(at), map.load(at + size_of::<u64>())));
-        let verified = slots.into_iter().filter(|(value, check)| words::check(self.entry.salt, *value) == *check);
-        let offsets = verified.filter_map(|(value, _)| usize::try_from(value).ok());
-        Ok(offsets.filter(|offset| words::is_position(*offset, self.capacity())).max().unwrap_or(FRAMES_AT))
-    }
-
-    /// Lets what was published up to `to` since be read.
-    pub(crate) fn follow(&self, to: usize) -> Result<()> {
-        self.map()?.raise(to);
-        Ok(())
-    }
-
     /// The same file as a sealed segment that ends at `end`.
-    pub(crate) fn cut_at(&self, end: End, log_id: [u8; 16]) -> Arc<Self> {
+    pub(crate) fn cut_at(&self, end: End) -> Arc<Self> {
         let last_seq = self.entry.base_seq + end.count - 1;
         let entry = Entry { end_offset: end.offset as u64, last_seq, ..self.entry };
-        Arc::new(Self { users: Arc::clone(&self.users), ..Self::unmapped(&self.storage, entry, log_id) })
+        let cut = Self::new(&self.storage, entry, self.log_id, &self.maps, end);
+        Arc::new(Self { file: Arc::clone(&self.file), ..cut })
     }
 
     /// Says, to readers that follow, that something that was published here was cut off.
@@ -336,14 +294,10 @@ impl Segment {
         file.write_at(&marked.to_le_bytes(), PUBLISHED_AT as u64)
     }
 
-    /// Whether a view, or another thread, may still look at the file; `of` is the caller's own handle.
-    pub(crate) fn is_shared(of: &Arc<Self>) -> bool {
-        Arc::strong_count(of) > 1 || Arc::strong_count(&of.users) > 1
-    }
-
     /// Makes the words durable.
     pub(crate) fn sync_words(&self) -> Result<()> {
-        self.storage.sync_map(&self.path, self.map()?, PAGE..FRAMES_AT)
+        let mapping = self.mapping()?;
+        self.storage.sync_map(mapping.path(), mapping.map(), PAGE..FRAMES_AT)
     }
 
     /// Sets the file's time of change. A store through a map moves it only if the page had been written back, and a sync does
@@ -360,13 +314,13 @@ impl Segment {
         }
     }
 
-    /// Whether a read of the file that has its name gives the words that its map shows; also if there is no such file.
-    pub(crate) fn shows_its_file(&self) -> Result<bool> {
+    /// Whether a read of the file that has its name gives the words that `map`, a map of it, shows; also if there is no
+    /// such file.
+    pub(crate) fn shows_its_file(&self, map: &Map) -> Result<bool> {
         let file = match self.storage.open_read(file_name(self.entry.ordinal).as_str()) {
             Err(e) if e.is_not_found() => return Ok(true),
             other => other?,
         };
-        let map = self.map()?;
         let mut page = [0; FRAMES_AT - PAGE];
         let words = || -> [u64; (FRAMES_AT - PAGE) / size_of::<u64>()] {
             std::array::from_fn(|word| map.load(PAGE + word * size_of::<u64>()))
@@ -382,38 +336,14 @@ impl Segment {
 
     /// Records in the file that everything below `durable` is, once that is true.
     pub(crate) fn witness(&self, durable: usize) -> Result<()> {
-        let at = DURABLE_AT[self.turn.fetch_xor(1, Ordering::Relaxed) & 1];
-        let map = self.map()?;
-        map.store(at, durable as u64);
-        map.store(at + size_of::<u64>(), words::check(self.entry.salt, durable as u64));
+        let mapping = self.mapping()?;
+        // Of a sealed segment the manifest says so, and its map may be one that is only read.
+        if mapping.map().is_writable() {
+            let at = DURABLE_AT[self.turn.fetch_xor(1, Ordering::Relaxed) & 1];
+            mapping.map().store(at, durable as u64);
+            mapping.map().store(at + size_of::<u64>(), words::check(self.entry.salt, durable as u64));
+        }
         Ok(())
-    }
-
-    /// Brings the bytes of `from..to` in, so that a device that cannot deliver them says so here and not by a signal.
-    /// Returns up to where everything from `from` on is there, which is `to` or further.
-    pub(crate) fn bring_in(&self, from: usize, to: usize) -> Result<usize> {
-        self.present.bring_in(from..to, |bytes| {
-            let map = self.map()?;
-            // What comes next is read while these are looked at.
-            let next = bytes.end.min(map.len())..(bytes.end + bytes.len()).min(map.len());
-            self.storage.populate_read(&self.path, map, bytes.start..next.start)?;
-            map.will_need(next);
-            Ok(())
-        })?;
-        Ok(self.present.holds_from(to))
-    }
-
-    /// Up to where bytes from `at` on were brought in, `at` itself if that was not.
-    pub(crate) fn held_to(&self, at: usize) -> usize {
-        self.present.holds_from(at)
-    }
-
-    /// Walks its frames up to `end`, verifying each; `report` is told where the walk is whenever more is brought in.
-    pub(crate) fn walk(&self, end: End, mut report: impl FnMut(usize)) -> Result<Walk> {
-        scan::walk_present(self.frames(end)?, self.salt(), self.base_seq(), end.offset, |wanted| {
-            report(wanted.start);
-            self.bring_in(wanted.start, wanted.end)
-        })
     }
 
     /// Up to where, from its front, every batch was found whole through this map: its bytes do not change any more.
@@ -431,7 +361,7 @@ impl Segment {
     /// Damage at `offset`, where the record `expected_seq` should be.
     pub(crate) fn damage(&self, offset: usize, expected_seq: u64, durable: usize, reason: &'static str) -> Error {
         Error::Corrupt(Box::new(Corruption {
-            path: self.path.clone(),
+            path: self.path(),
             segment: self.entry.ordinal,
             offset: offset as u64,
             expected_seq,

@@ -10,7 +10,7 @@ use crate::format::segment::{self as words, BEGUN_AT, FRAMES_AT, IDENTITY_AT, ID
 use crate::index::{Budget, SparseIndex};
 use crate::map::{Map, Tail};
 use crate::planted::{Bug, planted};
-use crate::segment::{Segment, file_name};
+use crate::segment::{End, Maps, Segment, file_name, no_room};
 use crate::storage::{FileId, Storage, StoredFile};
 use crate::sync::{Arc, thread};
 
@@ -39,6 +39,7 @@ impl Preparation {
 /// A prepared segment that nothing was written to yet.
 pub(crate) struct Spare {
     pub(crate) entry: Entry,
+    log_id: [u8; 16],
     storage: Storage,
     path: PathBuf,
     /// Which file it is.
@@ -82,12 +83,12 @@ impl Spare {
         }
         named();
         let capacity = how.capacity as usize;
-        let tail = file.map_writable(capacity, FRAMES_AT)?;
+        let tail = mapped(file, capacity)?;
         in_steps(0..capacity, |step| file.populate_write(tail.map(), step))?;
         if how.sync_zeros && !planted(Bug::AnnounceBeforeSync) {
             storage.sync_map(file.path(), tail.map(), 0..capacity)?;
         }
-        Self::new(storage, how.entry(), file, tail)
+        Self::new(storage, how.entry(), how.log_id, file, tail)
     }
 
     /// Makes a spare of the file of the segment `old`, without making it zero: the new salt keeps its previous generation
@@ -115,19 +116,19 @@ impl Spare {
             file.sync()?;
         }
         let entry = Entry { virgin: false, ..how.entry() };
-        Self::reopen(storage, entry)
+        Self::reopen(storage, entry, how.log_id)
     }
 
     /// Maps a spare that was announced earlier and found to hold nothing.
-    pub(crate) fn reopen(storage: &Storage, entry: Entry) -> Result<Self> {
+    pub(crate) fn reopen(storage: &Storage, entry: Entry, log_id: [u8; 16]) -> Result<Self> {
         let file = storage.open_write(file_name(entry.ordinal).as_str())?;
-        let tail = file.map_writable(entry.capacity as usize, FRAMES_AT)?;
-        Self::new(storage, entry, &file, tail)
+        let tail = mapped(&file, entry.capacity as usize)?;
+        Self::new(storage, entry, log_id, &file, tail)
     }
 
-    fn new(storage: &Storage, entry: Entry, file: &StoredFile, tail: Tail) -> Result<Self> {
+    fn new(storage: &Storage, entry: Entry, log_id: [u8; 16], file: &StoredFile, tail: Tail) -> Result<Self> {
         let (storage, path, id) = (storage.clone(), file.path().to_owned(), file.id()?);
-        Ok(Self { entry, storage, path, id, tail, index: SparseIndex::default() })
+        Ok(Self { entry, log_id, storage, path, id, tail, index: SparseIndex::default() })
     }
 
     /// Has memory of `budget` for where its records will stand.
@@ -142,18 +143,28 @@ impl Spare {
         self.tail.map()
     }
 
-    /// Makes this the segment that is appended to: from now on it says where it begins.
-    pub(crate) fn begin(self, base_seq: u64) -> (Arc<Segment>, Tail) {
+    /// Makes this the segment that is appended to, of the handle of `maps`: from now on it says where it begins.
+    pub(crate) fn begin(self, base_seq: u64, maps: &Arc<Maps>) -> (Arc<Segment>, Tail) {
         let check = words::check(self.entry.salt, base_seq);
         for at in BEGUN_AT {
             self.tail.map().store(at, base_seq);
             self.tail.map().store(at + size_of::<u64>(), check);
         }
         let entry = Entry { base_seq, ..self.entry };
-        let segment = Segment::live(&self.storage, entry, self.path, self.tail.map(), FRAMES_AT, 0);
+        let mapping = maps.of_writer(&self.storage, self.path, &self.tail);
+        let end = End { offset: FRAMES_AT, count: 0 };
+        let segment = Segment::live(&self.storage, entry, self.log_id, maps, mapping, end);
         *segment.index() = self.index;
         (segment, self.tail)
     }
+}
+
+/// Maps a spare, which is not counted among the maps of a handle.
+///
+/// # Errors
+/// `MapLimit` if the system allows no more maps or address space; what the system says.
+fn mapped(file: &StoredFile, capacity: usize) -> Result<Tail> {
+    file.map_writable(capacity, FRAMES_AT).map_err(|e| no_room(file.path(), e))
 }
 
 fn write_identity(storage: &Storage, file: &StoredFile, how: &Preparation) -> Result<()> {

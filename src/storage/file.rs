@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::blank::headroom;
 use crate::error::Result;
 use crate::format::PAGE;
 use crate::format::segment::FRAMES_AT;
@@ -38,6 +39,14 @@ impl StoredFile {
     /// Its length in bytes.
     pub(crate) fn len(&self) -> Result<u64> {
         self.storage.act(Act::Read(&self.path), || Ok(self.file.metadata()?.len()))
+    }
+
+    /// Its length in bytes, and what tells it from every other file: the numbers of its device and inode.
+    pub(crate) fn len_and_id(&self) -> Result<(u64, (u64, u64))> {
+        self.storage.act(Act::Read(&self.path), || {
+            let found = self.file.metadata()?;
+            Ok((found.len(), (found.dev(), found.ino())))
+        })
     }
 
     /// Fills `bytes` from `offset` on.
@@ -83,12 +92,18 @@ impl StoredFile {
 
     /// Maps the file for reading: the bytes of `FRAMES_AT..published` will not change any more.
     pub(crate) fn map_read_only(&self, len: usize, published: usize) -> Result<Map> {
-        self.storage.act(Act::Map(&self.path), || Map::read_only(&self.file, len, FRAMES_AT, published))
+        self.storage.act(Act::Map(&self.path), || {
+            let _headroom = headroom()?;
+            Map::read_only(&self.file, len, FRAMES_AT, published)
+        })
     }
 
     /// Maps the file for its one writer.
     pub(crate) fn map_writable(&self, len: usize, published: usize) -> Result<Tail> {
-        let map = || Map::writable(&self.file, len, FRAMES_AT, published);
+        let map = || {
+            let _headroom = headroom()?;
+            Map::writable(&self.file, len, FRAMES_AT, published)
+        };
         let mut tail = self.storage.act(Act::Map(&self.path), map)?;
         if self.storage.0.lock_memory {
             self.storage.act(Act::LockMemory(&self.path), || tail.lock())?;

@@ -37,17 +37,26 @@ impl Place {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn open(self) -> Result<Storage> {
+    pub(crate) fn open(&self) -> Result<Storage> {
         self.open_locking_memory(false)
+    }
+
+    /// Opens the directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn made(&self) -> Result<Storage> {
+        self.make_dirs()?;
+        self.open()
     }
 
     /// Opens the directory, which must be there; what is mapped to be written is kept in memory if `lock_memory`.
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn open_locking_memory(self, lock_memory: bool) -> Result<Storage> {
+    pub(crate) fn open_locking_memory(&self, lock_memory: bool) -> Result<Storage> {
         let dir = self.act(Act::Open(&self.path), || Dir::open(&self.path))?;
-        let Self { path, file_mode, observer, owner } = self;
+        let (path, file_mode, observer, owner) = (self.path.clone(), self.file_mode, self.observer.clone(), self.owner);
         Ok(Storage(Arc::new(Inner { dir, path, file_mode, lock_memory, observer, owner })))
     }
 

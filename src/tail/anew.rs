@@ -3,10 +3,11 @@
 //! number, and shows nothing of what is appended.
 
 use super::source::Source;
-use super::{BETWEEN, Tail, alone};
+use super::{BETWEEN, Tail};
 use crate::error::Result;
+use crate::segment::MappedPart;
 use crate::sync::Instant;
-use crate::view::Cursor;
+use crate::view::Forward;
 
 /// So many calls in a row that find nothing, the clock is asked whether to look at the manifest.
 const EMPTY: u32 = 16;
@@ -33,20 +34,22 @@ impl Tail {
     /// Maps the segment anew if the file that has its name shows something else than its map does; everything before
     /// `limit` was shown. Returns whether the new map shows anything else.
     pub(super) fn map_anew(&mut self) -> Result<bool> {
-        let segment = &self.view.segments[0];
-        if matches!(self.source, Source::Handle { .. }) || segment.shows_its_file()? {
+        if matches!(self.source, Source::Handle { .. }) || self.segment.shows_its_file(self.mapping.map())? {
             return Ok(false);
         }
-        let before = (segment.salt(), segment.published()?, segment.durable()?);
+        let shown = |part: &MappedPart<'_>| (part.published(), part.durable());
+        let before = shown(&self.part());
         // If it is gone, or another one, the manifest says how the log goes on.
-        let Some(anew) = self.source.segment(segment.ordinal(), segment.base_seq())? else { return Ok(false) };
-        let now = (anew.salt(), anew.published()?, anew.durable()?);
-        if now.0 != before.0 {
+        let Some((segment, mapping)) = self.source.segment(self.segment.ordinal(), self.segment.base_seq())? else {
+            return Ok(false);
+        };
+        if segment.salt() != self.segment.salt() {
             return Ok(false);
         }
-        self.view = alone(&anew, &self.source);
-        self.cursor = Cursor::within(self.cursor.at, self.cursor.expected);
-        (self.limit, self.present) = (self.cursor.at, self.cursor.at);
+        (self.segment, self.mapping) = (segment, mapping);
+        let now = shown(&self.part());
+        self.forward = Forward::within(self.forward.at, self.forward.expected);
+        (self.limit, self.present) = (self.forward.at, self.forward.at);
         (self.ended, self.refuted, self.cut_known) = (false, None, false);
         Ok(now != before)
     }

@@ -1,16 +1,15 @@
 //! What a tail has to show at one moment.
 
-use std::sync::Arc;
-
 use crate::error::Result;
+use crate::segment::MappedPart;
 use crate::snapshot::Record;
-use crate::view::{Cursor, View};
+use crate::view::Forward;
 
 /// The records that a [`Tail`](crate::Tail) had to show when this was made.
 pub struct Available<'a> {
-    pub(super) view: &'a Arc<View>,
-    pub(super) cursor: &'a mut Cursor,
-    pub(super) limit: usize,
+    /// The segment, up to where it was visible.
+    pub(super) part: MappedPart<'a>,
+    pub(super) forward: &'a mut Forward,
     /// A frame does not verify: the tail finds out why.
     pub(super) stalled: &'a mut bool,
 }
@@ -19,15 +18,15 @@ impl<'a> Iterator for Available<'a> {
     type Item = Result<Record<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if *self.stalled || self.cursor.at >= self.limit {
+        if *self.stalled || self.forward.at >= self.part.end.offset {
             return None;
         }
-        if let Err(e) = self.view.check_owner() {
+        if let Err(e) = self.part.segment.owner().check() {
             *self.stalled = true;
             return Some(Err(e));
         }
-        match self.cursor.read_below(self.view, self.limit) {
-            Ok(found) => Some(Ok(Record::shown(self.view, found))),
+        match self.forward.read_part(&self.part) {
+            Ok(found) => Some(Ok(Record::shown(found))),
             Err(_) => {
                 *self.stalled = true;
                 None

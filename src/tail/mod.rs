@@ -13,11 +13,11 @@ use crate::engine::Engine;
 use crate::error::{Error, Operation, Result};
 use crate::format::segment::FRAMES_AT;
 use crate::reader::Reader;
-use crate::segment::{End, Segment};
+use crate::segment::{End, MappedPart, Mapping, Segment};
 use crate::snapshot::Record;
 use crate::sync::{Instant, thread};
 use crate::tail::source::{PartEnd, Place, Source, Step};
-use crate::view::{Cursor, View};
+use crate::view::{Forward, Found, MapWindow};
 
 pub use crate::tail::available::Available;
 pub use crate::tail::idle::Idle;
@@ -33,7 +33,7 @@ const UNSAID: u32 = 1024;
 
 /// Follows a log: shows every record in order, waits for more, and goes on over rotations.
 ///
-/// A tail keeps the segment it stands in mapped, whatever becomes of its file. What it shows is what is published,
+/// A tail keeps the segment it stands in mapped, whatever becomes of its file, and no other. What it shows is what is published,
 /// unless it was told to show what is [durable](Tail::durable_only). What was there when it last looked is shown even if
 /// it is cut off meanwhile; the cut is told then.
 ///
@@ -52,9 +52,12 @@ const UNSAID: u32 = 1024;
 /// ```
 pub struct Tail {
     source: Source,
-    /// The segment that it stands in, alone.
-    view: Arc<View>,
-    cursor: Cursor,
+    /// The segment that it stands in, and its map.
+    segment: Arc<Segment>,
+    mapping: Arc<Mapping>,
+    forward: Forward,
+    /// Says to the handle that there is somebody who may come to any of its segments.
+    _viewer: Arc<()>,
     /// Frames below are shown.
     limit: usize,
     /// The segment ends at `limit`.
@@ -85,8 +88,8 @@ impl Reader {
     /// As [`Reader::snapshot`]; [`Error::Truncated`] if records above `after` were truncated, [`Error::Ahead`] if
     /// `after` was never appended.
     pub fn tail(&self, after: u64) -> Result<Tail> {
-        let (storage, readers) = (self.storage.clone(), Arc::clone(&self.readers));
-        Tail::open(Source::Files { storage, readers, log_id: None }, after)
+        let (storage, maps) = (self.storage.clone(), Arc::clone(&self.maps));
+        Tail::open(Source::Files { storage, maps, log_id: None }, after)
     }
 }
 
@@ -99,18 +102,23 @@ impl Tail {
     fn open(mut source: Source, after: u64) -> Result<Self> {
         source.storage().owner().check()?;
         let snapshot = source.snapshot()?;
-        let (whole, mut cursor) = snapshot.cursor(after)?;
-        let (index, end) = (cursor.index, whole.end_of(cursor.index));
-        let view = alone(&whole.segments[index], &source);
-        cursor.index = 0;
-        let ended = index + 1 < whole.shown;
+        let whole = snapshot.view();
+        let mut window = MapWindow::default();
+        let forward = Forward::through(whole, &mut window, after)?;
+        let end = whole.end_of(forward.index);
+        let part = window.part(whole, forward.index)?;
+        let (segment, mapping) = (Arc::clone(&whole.segments[forward.index]), Arc::clone(part.mapping));
+        let ended = forward.index + 1 < whole.shown;
         // Where a segment ends that is marked as cut is asked for anew: the mark may have come since.
-        let (limit, ended) = if is_cut(&view, &source)? { (cursor.at, false) } else { (end.offset, ended) };
+        let (limit, ended) = if is_cut(&part, &source) { (forward.at, false) } else { (end.offset, ended) };
         let (idle, refuted, present) = (Idle::default(), None, FRAMES_AT);
+        let _viewer = segment.maps().viewer();
         Ok(Self {
             source,
-            view,
-            cursor,
+            segment,
+            mapping,
+            forward,
+            _viewer,
             limit,
             ended,
             cut_known: false,
@@ -131,7 +139,7 @@ impl Tail {
     pub fn durable_only(mut self, only: bool) -> Self {
         self.durable_only = only;
         // Asked for anew at the next look, also of a segment that has ended: it may not be sealed yet.
-        self.limit = self.cursor.at;
+        self.limit = self.forward.at;
         self
     }
 
@@ -166,7 +174,7 @@ impl Tail {
     /// The last sequence number that was shown, or passed over: `after` for a tail that goes on here.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.cursor.expected - 1
+        self.forward.expected - 1
     }
 
     /// Goes on behind the record `after`, wherever that is: the way on after [`Error::Truncated`] (from `first_seq - 1`
@@ -193,21 +201,22 @@ impl Tail {
     /// the next call shows what is behind. [`Error::Corrupt`], [`Error::MissingSegment`], [`Error::NoManifest`] or
     /// [`Error::Io`] if the log cannot be trusted any more.
     pub fn try_next(&mut self) -> Result<Option<Record<'_>>> {
-        self.view.check_owner()?;
+        self.segment.owner().check()?;
         if self.seat.is_some() {
             self.count_down();
         }
         if !self.ready_now()? {
             return Ok(None);
         }
-        let place = match self.cursor.read_below(&self.view, self.limit) {
+        let part = MappedPart::new(&self.segment, &self.mapping, up_to(self.limit));
+        let place = match self.forward.read_part(&part) {
             Ok(found) => found.place,
             Err(e) => {
                 self.doubt(e)?;
                 return Ok(None);
             }
         };
-        Record::of(&self.view, place).map(Some)
+        Ok(Some(Record::shown(Found::of(&self.part(), place))))
     }
 
     /// What is there now, up to the end of the segment at most: an iterator that looks at the log's position once, when
@@ -216,16 +225,21 @@ impl Tail {
     /// # Errors
     /// As [`Tail::try_next`].
     pub fn available(&mut self) -> Result<Available<'_>> {
-        self.view.check_owner()?;
+        self.segment.owner().check()?;
         self.say();
         if self.ready_now()? && std::mem::take(&mut self.stalled) {
             // The last iterator stopped at a frame that does not verify.
-            if let Err(e) = self.cursor.clone().read_below(&self.view, self.limit) {
+            if let Err(e) = self.forward.clone().read_part(&self.part()) {
                 self.doubt(e)?;
             }
         }
-        let Self { view, cursor, limit, stalled, .. } = self;
-        Ok(Available { view, cursor, limit: *limit, stalled })
+        let Self { segment, mapping, forward, limit, stalled, .. } = self;
+        Ok(Available { part: MappedPart::new(segment, mapping, up_to(*limit)), forward, stalled })
+    }
+
+    /// The segment, up to where it is visible.
+    fn part(&self) -> MappedPart<'_> {
+        MappedPart::new(&self.segment, &self.mapping, up_to(self.limit))
     }
 
     /// Waits until there is a record to show, for at most `timeout`; returns whether there is. A tail of a [`Wal`] is
@@ -238,7 +252,7 @@ impl Tail {
     /// As [`Tail::try_next`]; [`Error::Closed`] or [`Error::Poisoned`] if there is nothing more to show and the [`Wal`]
     /// will not append any more.
     pub fn wait(&mut self, timeout: Duration) -> Result<bool> {
-        self.view.check_owner()?;
+        self.segment.owner().check()?;
         let deadline = Instant::now().checked_add(timeout);
         let mut asked: Option<Instant> = None;
         for round in (0..=u32::MAX).cycle() {
@@ -295,7 +309,7 @@ impl Tail {
 
     /// Whether there is a frame to show, looking at the log if there was none.
     fn ready(&mut self) -> Result<bool> {
-        while self.cursor.at == self.limit {
+        while self.forward.at == self.limit {
             if !self.look()? {
                 return Ok(false);
             }
@@ -308,74 +322,71 @@ impl Tail {
         if self.ended {
             return self.consult();
         }
-        let segment = Arc::clone(&self.view.segments[0]);
-        let published = segment.published()?;
+        let part = self.part();
+        let published = part.published();
         let mut offset = published.offset.unwrap_or(self.limit);
         if let Source::Handle { .. } = self.source {
             // Behind that, the file shows what the next writer appended since this handle was closed.
-            offset = offset.min(segment.end().offset);
+            offset = offset.min(self.segment.end().offset);
         }
         // Whoever writes again may have come to the same place.
-        if self.refuted == Some(published.word) && self.cursor.clone().read_below(&self.view, offset).is_err() {
+        if self.refuted == Some(published.word) && self.forward.clone().read_part(&part.up_to(offset)).is_err() {
             return Ok(false);
         }
         if published.cut {
             return self.consult();
         }
-        if offset < self.cursor.at {
+        if offset < self.forward.at {
             return Ok(self.consult()? || self.is_behind()?);
         }
-        let visible = if self.durable_only { offset.min(segment.durable()?) } else { offset };
+        let visible = if self.durable_only { offset.min(part.durable()) } else { offset };
         if visible > self.limit {
-            self.show_up_to(visible)?;
+            self.show_up_to(visible);
             return Ok(true);
         }
         if published.closed { self.consult() } else { Ok(false) }
     }
 
-    fn show_up_to(&mut self, limit: usize) -> Result<()> {
-        let segment = &self.view.segments[0];
+    fn show_up_to(&mut self, limit: usize) {
         if matches!(self.source, Source::Files { .. }) && !self.ended {
-            segment.follow(limit)?;
+            self.mapping.show(limit);
         }
         if limit > self.present {
-            let ahead = self.present.saturating_add(READ_AHEAD).max(limit).min(segment.capacity());
+            let ahead = self.present.saturating_add(READ_AHEAD).max(limit).min(self.segment.capacity());
             // What lies behind `limit` is only brought in to save calls: what cannot be is told when it is shown.
-            let _ = segment.bring_in(self.present, ahead);
+            let _ = self.mapping.bring_in(self.present, ahead);
             self.present = ahead;
         }
         (self.limit, self.refuted) = (limit, None);
-        Ok(())
     }
 
     /// Asks how the log goes on, and goes there; returns whether anything is new.
     fn consult(&mut self) -> Result<bool> {
         let moved = self.map_anew()?;
-        let expected = self.cursor.expected;
-        let segment = &self.view.segments[0];
+        let expected = self.forward.expected;
         // Before the manifest: what that says then is newer than the mark.
-        let marked = is_cut(&self.view, &self.source)?;
-        let (ordinal, cut) = (segment.ordinal(), marked && !self.cut_known);
-        let place = Place { ordinal, salt: segment.salt(), at: self.cursor.at, expected, cut };
+        let marked = is_cut(&self.part(), &self.source);
+        let (ordinal, cut) = (self.segment.ordinal(), marked && !self.cut_known);
+        let place = Place { ordinal, salt: self.segment.salt(), at: self.forward.at, expected, cut };
         let outline = self.source.outline(place)?;
         self.cut_known = marked && outline.names(ordinal);
         match outline.step(place)? {
             Step::Wait => Ok(moved),
-            Step::Until(end) => self.end_at(end),
+            Step::Until(end) => Ok(self.end_at(end)),
             Step::Enter { ordinal, base_seq, end } => self.enter(ordinal, base_seq, end),
         }
     }
 
     /// The segment ends at `end`; returns whether anything is new.
-    fn end_at(&mut self, end: PartEnd) -> Result<bool> {
+    fn end_at(&mut self, end: PartEnd) -> bool {
         let durable = end.durable || !self.durable_only;
-        let limit = if durable { end.offset } else { end.offset.min(self.view.segments[0].durable()?) };
+        let limit = if durable { end.offset } else { end.offset.min(self.part().durable()) };
         let before = (self.limit, self.ended);
         if limit > self.limit {
-            self.show_up_to(limit)?;
+            self.show_up_to(limit);
         }
         self.ended = self.limit == end.offset;
-        Ok((self.limit, self.ended) != before)
+        (self.limit, self.ended) != before
     }
 
     /// What was shown is not there any more, though nobody cut it off: a power failure or a failed sync took it.
@@ -385,16 +396,15 @@ impl Tail {
     }
 
     fn enter(&mut self, ordinal: u64, base_seq: u64, end: Option<PartEnd>) -> Result<bool> {
-        let expected = self.cursor.expected;
+        let expected = self.forward.expected;
         // Gone in this moment: the next look tells where to.
-        let Some(segment) = self.source.segment(ordinal, base_seq)? else { return Ok(true) };
-        self.view = alone(&segment, &self.source);
-        self.cursor = Cursor::at_segment(0, base_seq);
+        let Some((segment, mapping)) = self.source.segment(ordinal, base_seq)? else { return Ok(true) };
+        (self.segment, self.mapping) = (segment, mapping);
+        self.forward = Forward::at_segment(0, base_seq);
         (self.limit, self.ended, self.present, self.refuted) = (FRAMES_AT, false, FRAMES_AT, None);
         self.cut_known = false;
-        let end = if is_cut(&self.view, &self.source)? { None } else { end };
-        if let Some(end) = end {
-            self.end_at(end)?;
+        if let Some(end) = end.filter(|_| !is_cut(&self.part(), &self.source)) {
+            self.end_at(end);
         }
         if base_seq > expected { Err(Error::Gap { from: expected, to: base_seq - 1 }) } else { Ok(true) }
     }
@@ -402,14 +412,14 @@ impl Tail {
     /// A frame that was said to be visible does not verify: that is damage, unless a power failure took it and the log
     /// ends before it, which then is all there is to show until somebody writes again.
     fn doubt(&mut self, e: Error) -> Result<()> {
-        let word = self.view.segments[0].published()?.word;
+        let word = self.part().published().word;
         if self.ended || matches!(self.source, Source::Handle { .. }) {
             return Err(e);
         }
-        if self.source.snapshot()?.last_seq() >= self.cursor.expected {
+        if self.source.snapshot()?.last_seq() >= self.forward.expected {
             return Err(e);
         }
-        (self.limit, self.refuted) = (self.cursor.at, Some(word));
+        (self.limit, self.refuted) = (self.forward.at, Some(word));
         Ok(())
     }
 }
@@ -420,21 +430,14 @@ impl std::fmt::Debug for Tail {
     }
 }
 
-/// Whether the segment of `view` is marked as cut. A handle knows of its cuts by itself.
-fn is_cut(view: &View, source: &Source) -> Result<bool> {
-    Ok(matches!(source, Source::Files { .. }) && view.segments[0].published()?.cut)
+/// Whether the segment of `part` is marked as cut. A handle knows of its cuts by itself.
+fn is_cut(part: &MappedPart<'_>, source: &Source) -> bool {
+    matches!(source, Source::Files { .. }) && part.published().cut
 }
 
-/// A view of one segment, of as much as is published.
-fn alone(segment: &Arc<Segment>, source: &Source) -> Arc<View> {
-    Arc::new(View {
-        segments: Arc::new(vec![Arc::clone(segment)]),
-        shown: 1,
-        end: End { offset: segment.capacity(), count: 0 },
-        first_seq: segment.base_seq(),
-        checkpoint_seq: 0,
-        _readers: source.readers(),
-    })
+/// As far as is visible of a segment that goes on.
+fn up_to(limit: usize) -> End {
+    End { offset: limit, count: 0 }
 }
 
 #[cfg(test)]

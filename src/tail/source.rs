@@ -11,16 +11,17 @@ use crate::format::segment::{CLOSED, CUT, FRAMES_AT, PUBLISHED_AT, begun, is_pos
 use crate::identity::check_identity;
 use crate::manifest::Manifest;
 use crate::reader::{present, snapshot};
-use crate::segment::{End, Segment, file_name};
+use crate::segment::{End, Mapping, Maps, Segment, file_name};
 use crate::snapshot::Snapshot;
-use crate::storage::{Storage, StoredFile};
+use crate::storage::Storage;
+use crate::view::gone;
 
 /// Who is asked.
 pub(crate) enum Source {
     /// The handle of this process that writes the log; cuts after `epoch` are news.
     Handle { engine: Arc<Engine>, epoch: usize },
     /// The files, whoever writes them, for as long as they are those of one log.
-    Files { storage: Storage, readers: Arc<StoredFile>, log_id: Option<[u8; 16]> },
+    Files { storage: Storage, maps: Arc<Maps>, log_id: Option<[u8; 16]> },
 }
 
 /// A segment of the log as it is now.
@@ -30,6 +31,9 @@ pub(crate) struct Part {
     /// Where it ends, unless it goes on.
     pub(crate) end: Option<PartEnd>,
 }
+
+/// A segment, and the map through which it is read.
+type Mapped = (Arc<Segment>, Arc<Mapping>);
 
 /// Where a segment ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,11 +116,11 @@ impl Source {
     pub(crate) fn snapshot(&mut self) -> Result<Snapshot> {
         match self {
             Self::Handle { engine, epoch } => Ok(in_one_epoch(engine, epoch, Engine::snapshot)),
-            Self::Files { storage, readers, log_id } => {
+            Self::Files { storage, maps, log_id } => {
                 if log_id.is_none() {
                     *log_id = Some(present(storage)?.header.log_id);
                 }
-                snapshot(storage, readers)
+                snapshot(storage, maps)
             }
         }
     }
@@ -125,8 +129,8 @@ impl Source {
     pub(crate) fn again(&self) -> Self {
         match self {
             Self::Handle { engine, .. } => Self::Handle { engine: Arc::clone(engine), epoch: 0 },
-            Self::Files { storage, readers, .. } => {
-                Self::Files { storage: storage.clone(), readers: Arc::clone(readers), log_id: None }
+            Self::Files { storage, maps, .. } => {
+                Self::Files { storage: storage.clone(), maps: Arc::clone(maps), log_id: None }
             }
         }
     }
@@ -136,14 +140,6 @@ impl Source {
         match self {
             Self::Handle { engine, .. } => &engine.storage,
             Self::Files { storage, .. } => storage,
-        }
-    }
-
-    /// The lock that keeps files from being used again.
-    pub(crate) fn readers(&self) -> Arc<StoredFile> {
-        match self {
-            Self::Handle { engine, .. } => Arc::clone(&engine.readers),
-            Self::Files { readers, .. } => Arc::clone(readers),
         }
     }
 
@@ -179,20 +175,23 @@ impl Source {
         }
     }
 
-    /// The segment `ordinal`, which begins with the record `base_seq`; `None` if it is not there any more.
-    pub(crate) fn segment(&self, ordinal: u64, base_seq: u64) -> Result<Option<Arc<Segment>>> {
+    /// The segment `ordinal`, which begins with the record `base_seq`, and its map; `None` if it is not there any more.
+    pub(crate) fn segment(&self, ordinal: u64, base_seq: u64) -> Result<Option<Mapped>> {
         match self {
             Self::Handle { engine, .. } => {
                 let live = engine.commit.live();
                 let found = live.segments.iter().find(|segment| segment.ordinal() == ordinal).cloned();
-                found.map(mapped).transpose()
+                // Only of a log that was closed can the file be gone by now.
+                found
+                    .map(|segment| mapped(segment).map_err(|(segment, e)| gone(&segment, segment.end(), e)))
+                    .transpose()
             }
-            Self::Files { storage, .. } => {
+            Self::Files { storage, maps, .. } => {
                 let manifest = present(storage)?;
                 let Some(entry) = manifest.entries.iter().find(|entry| entry.ordinal == ordinal) else {
                     return Ok(None);
                 };
-                attach(storage, Entry { base_seq, ..*entry }, manifest.header.log_id)
+                attach(storage, Entry { base_seq, ..*entry }, manifest.header.log_id, maps)
             }
         }
     }
@@ -210,23 +209,25 @@ fn in_one_epoch<T>(engine: &Engine, epoch: &mut usize, look: impl Fn(&Engine) ->
     }
 }
 
-fn mapped(segment: Arc<Segment>) -> Result<Arc<Segment>> {
-    segment.map()?;
-    Ok(segment)
+fn mapped(segment: Arc<Segment>) -> std::result::Result<Mapped, (Arc<Segment>, Error)> {
+    match segment.mapping() {
+        Ok(mapping) => Ok((segment, mapping)),
+        Err(e) => Err((segment, e)),
+    }
 }
 
 /// Maps a segment; `None` if its file was removed since the manifest was read.
-fn attach(storage: &Storage, entry: Entry, log_id: [u8; 16]) -> Result<Option<Arc<Segment>>> {
+fn attach(storage: &Storage, entry: Entry, log_id: [u8; 16], maps: &Arc<Maps>) -> Result<Option<Mapped>> {
     let attached = if entry.end_offset == 0 {
         head(storage, &entry).and_then(|head| {
             check_identity(&storage.path(file_name(entry.ordinal).as_str()), &head, &entry, log_id)?;
-            Segment::view(storage, entry, End { offset: FRAMES_AT, count: 0 })
+            Segment::view(storage, entry, log_id, maps, End { offset: FRAMES_AT, count: 0 })
         })
     } else {
-        mapped(Segment::sealed(storage, entry, log_id))
+        Ok(Segment::sealed(storage, entry, log_id, maps))
     };
-    match attached {
-        Ok(segment) => Ok(Some(segment)),
+    match attached.and_then(|segment| mapped(segment).map_err(|(_, e)| e)) {
+        Ok(mapped) => Ok(Some(mapped)),
         // Removed because the log was truncated or cut meanwhile; missing only if the manifest still names it.
         Err(e) if is_absent(&e) && !is_named(storage, &entry)? => Ok(None),
         Err(e) => Err(e),

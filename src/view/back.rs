@@ -5,8 +5,9 @@ use crate::error::{Error, Result};
 use crate::format::ALIGN;
 use crate::format::frame;
 use crate::index::{Budget, Place, SparseIndex};
+use crate::segment::MappedPart;
 use crate::view::find::known_stretch;
-use crate::view::{Located, View, check_end, damaged, ends, passed, verify};
+use crate::view::{Found, Located, View, check_end, damaged, ends, passed, verify};
 
 /// Records that are walked through at once, at most, by the marks that all share: where these are further apart, for want
 /// of memory, a walk makes marks of its own.
@@ -15,7 +16,7 @@ const LONGEST: u64 = 1024;
 const OWN_MEMORY: usize = 64 << 10;
 
 /// Where a replay that goes backwards stands in a view that it does not borrow.
-pub(crate) struct BackCursor {
+pub(crate) struct Backward {
     /// The segment that it stands in.
     index: usize,
     /// What comes next is in front of this record.
@@ -29,7 +30,7 @@ pub(crate) struct BackCursor {
     finished: bool,
 }
 
-impl BackCursor {
+impl Backward {
     /// In front of the record `before`; `u64::MAX` is behind the last one.
     pub(crate) fn before(view: &View, before: u64) -> Result<Self> {
         view.check_owner()?;
@@ -45,7 +46,7 @@ impl BackCursor {
         Ok(Self { index, below, whole_from: below, block: Vec::new(), own: None, finished: false })
     }
 
-    pub(crate) fn advance(&mut self, view: &View) -> Option<Result<Located>> {
+    pub(crate) fn advance<'a>(&mut self, view: &'a View) -> Option<Result<Found<'a>>> {
         if self.finished {
             return None;
         }
@@ -57,7 +58,7 @@ impl BackCursor {
         step
     }
 
-    fn step(&mut self, view: &View) -> Option<Result<Located>> {
+    fn step<'a>(&mut self, view: &'a View) -> Option<Result<Found<'a>>> {
         while self.below > view.first_seq {
             let (base_seq, end) = (view.segments[self.index].base_seq(), view.end_of(self.index));
             if self.below > base_seq + end.count {
@@ -83,34 +84,33 @@ impl BackCursor {
     }
 
     /// The record in front of `below`.
-    fn read(&mut self, view: &View) -> Result<Located> {
+    fn read<'a>(&mut self, view: &'a View) -> Result<Found<'a>> {
+        let part = view.part(self.index)?;
         if self.below == self.whole_from {
-            self.verify_batches(view)?;
+            self.verify_batches(&part)?;
         }
         if self.block.is_empty() {
-            self.walk(view, self.below, false)?;
+            self.walk(&part, self.below, false)?;
         }
-        let (segment, end) = (&view.segments[self.index], view.end_of(self.index));
         let at = self.block.pop().unwrap_or_default() as usize * ALIGN;
-        let header = frame::peek(segment.frames(end)?, at).filter(|header| header.seq == self.below - 1);
-        let header = header.ok_or_else(|| damaged(segment, end, at, self.below - 1))?;
+        let header = frame::peek(part.frames, at).filter(|header| header.seq == self.below - 1);
+        let header = header.ok_or_else(|| damaged(&part, at, self.below - 1))?;
         self.below -= 1;
-        Ok(Located { index: self.index, at, header })
+        Ok(Found::of(&part, Located { index: self.index, at, header }))
     }
 
     /// Verifies the batch in front of `below`, and those in front of it that were met on the way.
-    fn verify_batches(&mut self, view: &View) -> Result<()> {
-        let (segment, end) = (&view.segments[self.index], view.end_of(self.index));
-        let (mut starts, mut behind) = self.walk(view, self.below, true)?;
+    fn verify_batches(&mut self, part: &MappedPart<'_>) -> Result<()> {
+        let (mut starts, mut behind) = self.walk(part, self.below, true)?;
         // `before` may lie inside a batch, of which the rest counts too.
         while !behind.commit {
-            let header = verify(segment, end, behind.at, behind.seq)?;
+            let header = verify(part, behind.at, behind.seq)?;
             behind = Behind { at: behind.at + header.frame_size(), seq: behind.seq + 1, commit: header.commit };
         }
-        check_end(segment, end, behind.at, behind.seq)?;
+        check_end(part, behind.at, behind.seq)?;
         let mut from = self.below - self.block.len() as u64;
         while starts.is_none() {
-            (starts, _) = self.walk(view, from, true)?;
+            (starts, _) = self.walk(part, from, true)?;
             from -= self.block.len() as u64;
             // What was walked through before comes first.
             self.block.clear();
@@ -121,16 +121,15 @@ impl BackCursor {
 
     /// Walks, from the nearest mark, through the records in front of `to`, and keeps where they stand. Returns the first
     /// of them, and so the first batch that is known to begin, and where the walk ended.
-    fn walk(&mut self, view: &View, to: u64, verifies: bool) -> Result<(Option<u64>, Behind)> {
-        let (segment, end) = (&view.segments[self.index], view.end_of(self.index));
-        let base_seq = segment.base_seq();
-        let mut place = self.mark(view, to - 1 - base_seq)?;
+    fn walk(&mut self, part: &MappedPart<'_>, to: u64, verifies: bool) -> Result<(Option<u64>, Behind)> {
+        let base_seq = part.segment.base_seq();
+        let mut place = self.mark(part, to - 1 - base_seq)?;
         let mut starts = (place.rank == 0).then_some(base_seq);
         let mut commit = true;
         self.block.clear();
         while base_seq + place.rank < to {
             let seq = base_seq + place.rank;
-            let header = if verifies { verify(segment, end, place.offset, seq)? } else { passed(segment, end, place)? };
+            let header = if verifies { verify(part, place.offset, seq)? } else { passed(part, place)? };
             // Capacities are bounded so that an offset divided by 8 fits.
             self.block.push((place.offset / ALIGN) as u32);
             commit = header.commit;
@@ -143,10 +142,10 @@ impl BackCursor {
     }
 
     /// A place not far in front of the `rank`th record of the segment.
-    fn mark(&mut self, view: &View, rank: u64) -> Result<Place> {
-        let (segment, end) = (&view.segments[self.index], view.end_of(self.index));
+    fn mark(&mut self, part: &MappedPart<'_>, rank: u64) -> Result<Place> {
+        let segment = part.segment;
         if self.own.as_ref().is_none_or(|(index, _)| *index != self.index) {
-            let shared = known_stretch(&mut segment.index(), segment, end, rank)?.first();
+            let shared = known_stretch(&mut segment.index(), part, rank)?.first();
             if rank - shared.rank < LONGEST {
                 return Ok(shared);
             }
@@ -155,8 +154,8 @@ impl BackCursor {
             self.own = Some((self.index, own));
         }
         match &mut self.own {
-            Some((_, own)) => known_stretch(own, segment, end, rank),
-            None => known_stretch(&mut segment.index(), segment, end, rank),
+            Some((_, own)) => known_stretch(own, part, rank),
+            None => known_stretch(&mut segment.index(), part, rank),
         }
         .map(|stretch| stretch.first())
     }

@@ -5,8 +5,8 @@ use crate::error::Result;
 use crate::format::frame::{self, HEADER};
 use crate::format::segment::FRAMES_AT;
 use crate::index::{Place, SparseIndex, Stretch};
-use crate::segment::{End, Segment};
-use crate::view::{Found, Located, View, damaged, passed, touch, verify};
+use crate::segment::MappedPart;
+use crate::view::{Found, Located, damaged, passed, touch, verify};
 
 /// Bytes that memory gives at once, at least.
 const LINE: usize = 64;
@@ -15,73 +15,69 @@ const SHORT: usize = 8 * LINE;
 /// Bytes that are fetched together, at most: fewer than the innermost cache holds.
 const TOGETHER: usize = 16 << 10;
 
-impl View {
-    /// Where the record `seq` of segment `index` stands.
-    pub(crate) fn locate(&self, index: usize, seq: u64) -> Result<usize> {
-        let (segment, end) = (&self.segments[index], self.end_of(index));
-        let rank = seq - segment.base_seq();
-        let stretch = known_stretch(&mut segment.index(), segment, end, rank)?;
-        if rank == stretch.first().rank {
-            return Ok(stretch.first().offset);
-        }
-        let told = stretch.told(rank).map(|offset| Place { offset, rank });
-        match told.filter(|place| passed(segment, end, *place).is_ok()) {
-            Some(place) => Ok(place.offset),
-            None => walk(segment, end, &stretch, rank),
-        }
+/// Where the record `seq` of `part` stands.
+pub(super) fn locate(part: &MappedPart<'_>, seq: u64) -> Result<usize> {
+    let segment = part.segment;
+    let rank = seq - segment.base_seq();
+    let stretch = known_stretch(&mut segment.index(), part, rank)?;
+    if rank == stretch.first().rank {
+        return Ok(stretch.first().offset);
     }
-
-    /// The record `seq` of segment `index` and its payload, if its place can be told, what is there was brought in, and it
-    /// verifies; if not, [`View::find`] says why.
-    #[inline]
-    pub(crate) fn find_at_once(&self, index: usize, seq: u64) -> Option<Found<'_>> {
-        let (segment, end) = (&self.segments[index], self.end_of(index));
-        let rank = seq - segment.base_seq();
-        let at = segment.index().known_stretch(rank, end.place())?.told(rank)?;
-        let (frames, held) = (segment.mapped_frames(end)?, segment.held_to(at));
-        if at + HEADER > held {
-            return None;
-        }
-        touch();
-        let header = frame::peek(frames, at).filter(|header| header.seq == seq)?;
-        let whole = at + header.frame_size() <= held && frame::verifies(frames, at, &header, segment.salt());
-        let place = Located { index, at, header };
-        whole.then(|| Found { place, payload: frame::payload(frames, at, &header) })
-    }
-
-    /// The record `seq` of segment `index`, verified.
-    pub(crate) fn find(&self, index: usize, seq: u64) -> Result<Located> {
-        let (segment, end) = (&self.segments[index], self.end_of(index));
-        let rank = seq - segment.base_seq();
-        let stretch = known_stretch(&mut segment.index(), segment, end, rank)?;
-        let told = stretch.told(rank).and_then(|at| Some((at, verify(segment, end, at, seq).ok()?)));
-        let (at, header) = match told {
-            Some(found) => found,
-            // Either it has to be walked to, or it is damaged: what is damaged in front of it is said first then, as if
-            // its place had not been told.
-            None => {
-                let at = walk(segment, end, &stretch, rank)?;
-                (at, verify(segment, end, at, seq)?)
-            }
-        };
-        Ok(Located { index, at, header })
+    let told = stretch.told(rank).map(|offset| Place { offset, rank });
+    match told.filter(|place| passed(part, *place).is_ok()) {
+        Some(place) => Ok(place.offset),
+        None => walk(part, &stretch, rank),
     }
 }
 
-/// The stretch of the `rank`th record of `segment`, walking on from what `index` knows if need be.
-pub(crate) fn known_stretch(index: &mut SparseIndex, segment: &Segment, end: End, rank: u64) -> Result<Stretch> {
+/// The record `seq` of `part` and its payload, if its place can be told, what is there was brought in, and it verifies; if
+/// not, [`find`] says why.
+#[inline]
+pub(crate) fn find_at_once<'a>(part: &MappedPart<'a>, index: usize, seq: u64) -> Option<Found<'a>> {
+    let (segment, frames) = (part.segment, part.frames);
+    let rank = seq - segment.base_seq();
+    let at = segment.index().known_stretch(rank, part.end.place())?.told(rank)?;
+    let held = part.mapping.held_to(at);
+    if at + HEADER > held {
+        return None;
+    }
+    touch();
+    let header = frame::peek(frames, at).filter(|header| header.seq == seq)?;
+    let whole = at + header.frame_size() <= held && frame::verifies(frames, at, &header, segment.salt());
+    whole.then(|| Found::of(part, Located { index, at, header }))
+}
+
+/// The record `seq` of `part`, segment `index` of a view, verified.
+pub(crate) fn find<'a>(part: &MappedPart<'a>, index: usize, seq: u64) -> Result<Found<'a>> {
+    let segment = part.segment;
+    let rank = seq - segment.base_seq();
+    let stretch = known_stretch(&mut segment.index(), part, rank)?;
+    let told = stretch.told(rank).and_then(|at| Some((at, verify(part, at, seq).ok()?)));
+    let (at, header) = match told {
+        Some(found) => found,
+        // Either it has to be walked to, or it is damaged: what is damaged in front of it is said first then, as if its
+        // place had not been told.
+        None => {
+            let at = walk(part, &stretch, rank)?;
+            (at, verify(part, at, seq)?)
+        }
+    };
+    Ok(Found::of(part, Located { index, at, header }))
+}
+
+/// The stretch of the `rank`th record of `part`, walking on from what `index` knows if need be.
+pub(crate) fn known_stretch(index: &mut SparseIndex, part: &MappedPart<'_>, rank: u64) -> Result<Stretch> {
     while !index.knows(rank) {
         let Place { offset, rank } = index.next();
-        let header = verify(segment, end, offset, segment.base_seq() + rank)?;
+        let header = verify(part, offset, part.segment.base_seq() + rank)?;
         index.learn(header.frame_size());
     }
-    Ok(index.stretch(rank, end.place()))
+    Ok(index.stretch(rank, part.end.place()))
 }
 
-/// Where the record `wanted` of `segment` stands, counted from its first, going there from the front of its `stretch` over
+/// Where the record `wanted` of `part` stands, counted from its first, going there from the front of its `stretch` over
 /// whole headers.
-fn walk(segment: &Segment, end: End, stretch: &Stretch, wanted: u64) -> Result<usize> {
-    let frames = segment.frames(end)?;
+fn walk(part: &MappedPart<'_>, stretch: &Stretch, wanted: u64) -> Result<usize> {
     let mut place = stretch.first();
     let about = if stretch.mean_size() <= SHORT { stretch.about_behind(wanted) } else { place.offset };
     let (mut held, mut fetched) = (place.offset, place.offset);
@@ -89,15 +85,15 @@ fn walk(segment: &Segment, end: End, stretch: &Stretch, wanted: u64) -> Result<u
         touch();
         let Place { offset, rank } = place;
         if offset + HEADER > held {
-            segment.bring_in(offset, (offset + HEADER).min(end.offset))?;
-            held = segment.held_to(offset);
+            part.bring_in(offset, (offset + HEADER).min(part.end.offset))?;
+            held = part.mapping.held_to(offset);
         }
         if offset >= fetched {
             fetched = about.min(held).min(offset + TOGETHER);
-            fetch(frames, offset, fetched);
+            fetch(part.frames, offset, fetched);
         }
-        let seq = segment.base_seq() + rank;
-        let behind = frame::pass(frames, offset, seq).ok_or_else(|| damaged(segment, end, offset, seq))?;
+        let seq = part.segment.base_seq() + rank;
+        let behind = frame::pass(part.frames, offset, seq).ok_or_else(|| damaged(part, offset, seq))?;
         place = Place { offset: behind, rank: rank + 1 };
     }
     Ok(place.offset)
@@ -120,7 +116,6 @@ mod tests {
     use std::collections::BTreeMap;
     use std::ops::Range;
     use std::os::unix::fs::FileExt;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use proptest::collection::vec;
@@ -129,7 +124,7 @@ mod tests {
     use super::*;
     use crate::error::Error;
     use crate::format::frame::Header;
-    use crate::view::Cursor;
+    use crate::view::{Forward, View};
     use crate::{Background, Options, Reader, Snapshot, SyncMode, Wal};
 
     fn open(dir: &tempfile::TempDir, segment: u64, index_memory: usize) -> Wal {
@@ -143,21 +138,22 @@ mod tests {
 
     /// Where a record of segment `index` is said to stand, if that can be told.
     fn told(view: &View, index: usize, seq: u64) -> Option<usize> {
-        let (segment, end) = (&view.segments[index], view.end_of(index));
-        let rank = seq - segment.base_seq();
-        let stretch = known_stretch(&mut segment.index(), segment, end, rank).expect("no damage");
+        let part = view.part(index).expect("a map");
+        let rank = seq - part.segment.base_seq();
+        let stretch = known_stretch(&mut part.segment.index(), &part, rank).expect("no damage");
         stretch.told(rank)
     }
 
     /// What is told of the places of all records is where a replay comes by them.
     fn told_truly(snapshot: &Snapshot) {
         let view = snapshot.view();
-        let mut cursor = Cursor::behind(view, 0).expect("a cursor");
-        while let Some(step) = cursor.advance(view) {
+        let (mut cursor, mut part) = (Forward::pinning(view, 0).expect("a cursor"), None);
+        while let Some(step) = cursor.advance(view, &mut part) {
             let Located { index, at, header } = step.expect("no damage").place;
             let told = told(view, index, header.seq);
             assert!(told.is_none_or(|told| told == at), "{told:?} for {} at {at}", header.seq);
-            assert_eq!(view.find(index, header.seq).expect("no damage").at, at);
+            let found = find(&view.part(index).expect("a map"), index, header.seq).expect("no damage");
+            assert_eq!(found.place.at, at);
         }
     }
 
@@ -271,9 +267,10 @@ mod tests {
             let salt = wal.snapshot().view().segments[0].salt();
             let payloads = crafted(&sizes(turn), salt);
             payloads.iter().for_each(|payload| append(&wal, payload));
-            let (segment, end) = (Arc::clone(&wal.snapshot().view().segments[0]), wal.snapshot().view().end_of(0));
+            let whole = wal.snapshot();
+            let frames = whole.view().part(0).expect("a map").frames;
             let verifies = |rank: &usize| {
-                let found = frame::decode(segment.frames(end).expect("a map"), FRAMES_AT + rank * MEAN, salt);
+                let found = frame::decode(frames, FRAMES_AT + rank * MEAN, salt);
                 found.is_some_and(|header| header.len == 8 && header.seq == *rank as u64 + 1)
             };
             assert!((0..1000).filter(verifies).count() > 200);

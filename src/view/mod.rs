@@ -3,19 +3,24 @@
 
 mod back;
 mod find;
+mod forward;
+mod held;
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::frame::{self, HEADER, Header};
+use crate::format::manifest::{Entry, Role};
 use crate::format::segment::FRAMES_AT;
 use crate::index::Place;
-use crate::map::prefetch;
-use crate::scan::AHEAD;
-use crate::segment::{End, Segment};
-use crate::storage::StoredFile;
+use crate::manifest::ManifestFile;
+use crate::segment::{End, MappedPart, Mapping, Segment};
+use crate::view::held::Held;
 
-pub(crate) use crate::view::back::BackCursor;
+pub(crate) use crate::view::back::Backward;
+pub(crate) use crate::view::find::{find, find_at_once};
+pub(crate) use crate::view::forward::Forward;
+pub(crate) use crate::view::held::MapWindow;
 
 /// What is shown of a log.
 pub(crate) struct View {
@@ -25,8 +30,10 @@ pub(crate) struct View {
     pub(crate) end: End,
     pub(crate) first_seq: u64,
     pub(crate) checkpoint_seq: u64,
-    /// Held for as long as any view lives, so that no file is used again under it.
-    pub(crate) _readers: Arc<StoredFile>,
+    /// The maps that were made for this view, for as long as it lives.
+    held: Held,
+    /// Says to the handle that there is a view.
+    _viewer: Arc<()>,
 }
 
 /// Which frame of a view.
@@ -37,14 +44,76 @@ pub(crate) struct Located {
     pub(crate) header: Header,
 }
 
-/// A record that is shown, and its bytes.
+/// A record that is shown, its bytes, and the map that they are in.
 #[derive(Clone, Copy)]
 pub(crate) struct Found<'a> {
     pub(crate) place: Located,
     pub(crate) payload: &'a [u8],
+    pub(crate) mapping: &'a Arc<Mapping>,
+}
+
+impl<'a> Found<'a> {
+    /// The record at `place`, which was verified, of `part`.
+    #[inline]
+    pub(crate) fn of(part: &MappedPart<'a>, place: Located) -> Self {
+        let payload = frame::payload(part.frames, place.at, &place.header);
+        Self { place, payload, mapping: part.mapping }
+    }
 }
 
 impl View {
+    /// The first `shown` of `segments`, at least one, and the last of them up to `end`.
+    pub(crate) fn new(
+        segments: Arc<Vec<Arc<Segment>>>,
+        shown: usize,
+        end: End,
+        first_seq: u64,
+        checkpoint_seq: u64,
+    ) -> Self {
+        let _viewer = segments[shown - 1].maps().viewer();
+        Self { segments, shown, end, first_seq, checkpoint_seq, held: Held::default(), _viewer }
+    }
+
+    /// The map of segment `index`, which from now on is there for as long as the view.
+    ///
+    /// # Errors
+    /// `Truncated` or `TruncatedBack` if the file went with its records before it was mapped; as [`Segment::mapping`].
+    #[inline]
+    pub(crate) fn mapping(&self, index: usize) -> Result<&Arc<Mapping>> {
+        match self.held.get(index, self.shown) {
+            Some(mapping) => Ok(mapping),
+            None => self.map_now(index),
+        }
+    }
+
+    #[cold]
+    fn map_now(&self, index: usize) -> Result<&Arc<Mapping>> {
+        let mapping = self.segments[index].mapping_for_views().map_err(|e| self.gone(index, e))?;
+        Ok(self.held.put(index, self.shown, mapping))
+    }
+
+    /// Segment `index` as far as it is shown, through a map that is there for as long as the view.
+    ///
+    /// # Errors
+    /// As [`View::mapping`].
+    #[inline]
+    pub(crate) fn part(&self, index: usize) -> Result<MappedPart<'_>> {
+        Ok(MappedPart::new(&self.segments[index], self.mapping(index)?, self.end_of(index)))
+    }
+
+    /// Refuses a forked child, before any lock is taken.
+    ///
+    /// # Errors
+    /// `Forked`.
+    #[inline]
+    pub(crate) fn check_owner(&self) -> Result<()> {
+        self.segments[0].owner().check()
+    }
+
+    fn gone(&self, index: usize, e: Error) -> Error {
+        gone(&self.segments[index], self.end_of(index), e)
+    }
+
     /// The last seq that is shown.
     pub(crate) fn last_seq(&self) -> u64 {
         self.segments[self.shown - 1].base_seq() + self.end.count - 1
@@ -63,67 +132,82 @@ impl View {
     }
 
     /// The last segment that begins at or before `seq`.
-    fn segment_before(&self, seq: u64) -> usize {
+    pub(crate) fn segment_before(&self, seq: u64) -> usize {
         let shown = &self.segments[..self.shown];
         shown.partition_point(|segment| segment.base_seq() <= seq).saturating_sub(1)
     }
+}
 
-    /// Refuses a forked child, before any lock is taken.
-    ///
-    /// # Errors
-    /// `Forked`.
-    #[inline]
-    pub(crate) fn check_owner(&self) -> Result<()> {
-        self.segments[0].owner().check()
+/// The error for `segment`, shown up to `end`, that could not be mapped for `e`: if the log has given up its records since
+/// the manifest was read that named it, then that.
+#[cold]
+pub(crate) fn gone(segment: &Segment, end: End, e: Error) -> Error {
+    let is_absent = matches!(&e, Error::MissingSegment(missing) if missing.found_len.is_none());
+    if !is_absent {
+        return e;
     }
-
-    /// The payload of a frame that was verified.
-    pub(crate) fn payload(&self, place: Located) -> Result<&[u8]> {
-        let frames = self.segments[place.index].frames(self.end_of(place.index))?;
-        Ok(frame::payload(frames, place.at, &place.header))
+    // What cannot be read says nothing of the segment.
+    let Ok(Some(manifest)) = ManifestFile::peek(segment.storage()) else { return e };
+    let is_this = |entry: &Entry| (entry.ordinal, entry.salt) == (segment.ordinal(), segment.salt());
+    if manifest.entries.iter().any(is_this) || manifest.header.log_id != segment.log_id() {
+        return e;
+    }
+    let first_seq = manifest.header.first_seq;
+    if segment.base_seq() + end.count <= first_seq {
+        return Error::Truncated { first_seq };
+    }
+    // A segment that was made later begins where this one did, or before: the log was cut back there.
+    let later = manifest.entries.iter().filter(|entry| entry.role() != Some(Role::Spare));
+    let later = later.filter(|entry| entry.ordinal > segment.ordinal() && entry.base_seq <= segment.base_seq());
+    match later.map(|entry| entry.base_seq).min() {
+        Some(base_seq) => Error::TruncatedBack { last_seq: base_seq - 1 },
+        None => e,
     }
 }
 
 /// The header of the frame at `place`, which was whole when the index learnt of what is behind it.
-fn passed(segment: &Segment, end: End, place: Place) -> Result<Header> {
+fn passed(part: &MappedPart<'_>, place: Place) -> Result<Header> {
     touch();
-    let seq = segment.base_seq() + place.rank;
-    segment.bring_in(place.offset, (place.offset + HEADER).min(end.offset))?;
-    let header = frame::peek(segment.frames(end)?, place.offset).filter(|header| header.seq == seq);
-    header.ok_or_else(|| damaged(segment, end, place.offset, seq))
+    let seq = part.segment.base_seq() + place.rank;
+    part.bring_in(place.offset, (place.offset + HEADER).min(part.end.offset))?;
+    let header = frame::peek(part.frames, place.offset).filter(|header| header.seq == seq);
+    header.ok_or_else(|| damaged(part, place.offset, seq))
 }
+
+/// What is wrong with a record that is not there, or not whole.
+const DAMAGED: &str = "the record there does not verify";
 
 /// The error for a record that is not there, or not whole.
 #[cold]
-pub(crate) fn damaged(segment: &Segment, end: End, offset: usize, expected_seq: u64) -> Error {
-    segment.damage(offset, expected_seq, end.offset, "the record there does not verify")
+pub(crate) fn damaged(part: &MappedPart<'_>, offset: usize, expected_seq: u64) -> Error {
+    part.segment.damage(offset, expected_seq, part.end.offset, DAMAGED)
 }
 
-/// The header of the frame at `at` of `segment`, if it is the record `seq` and whole.
-pub(crate) fn verify(segment: &Segment, end: End, at: usize, seq: u64) -> Result<Header> {
-    verify_in(segment, segment.frames(end)?, end, at, seq, &mut 0)
+/// The header of the frame at `at`, if it is the record `seq` and whole.
+pub(crate) fn verify(part: &MappedPart<'_>, at: usize, seq: u64) -> Result<Header> {
+    verify_in(part, at, seq, &mut 0)
 }
 
-/// The same in `frames`, those of `segment` up to `end`. Up to `present` they were brought in: so that is asked once for
-/// many frames that are verified one after the other.
+/// The same. Up to `present` the frames were brought in: so that is asked once for many that are verified one after the
+/// other.
 // On the way from one record to the next, everything is inlined: to hand headers on through memory takes longer than to
 // read them, a third of all instructions.
 #[inline(always)]
-fn verify_in(segment: &Segment, frames: &[u8], end: End, at: usize, seq: u64, present: &mut usize) -> Result<Header> {
+fn verify_in(part: &MappedPart<'_>, at: usize, seq: u64, present: &mut usize) -> Result<Header> {
     touch();
-    let bytes = frames.get(at - FRAMES_AT..).filter(|bytes| bytes.len() >= HEADER);
-    let bytes = bytes.ok_or_else(|| damaged(segment, end, at, seq))?;
+    let bytes = part.frames.get(at - FRAMES_AT..).filter(|bytes| bytes.len() >= HEADER);
+    let bytes = bytes.ok_or_else(|| damaged(part, at, seq))?;
     if at + HEADER > *present {
-        *present = segment.bring_in(at, at + HEADER)?;
+        *present = part.bring_in(at, at + HEADER)?;
     }
-    let header = record(bytes, seq).ok_or_else(|| damaged(segment, end, at, seq))?;
+    let header = record(bytes, seq).ok_or_else(|| damaged(part, at, seq))?;
     if at + header.frame_size() > *present {
-        *present = segment.bring_in(at, at + header.frame_size())?;
+        *present = part.bring_in(at, at + header.frame_size())?;
     }
-    if frame::front_verifies(bytes, at, &header, segment.salt()) {
+    if frame::front_verifies(bytes, at, &header, part.segment.salt()) {
         Ok(header)
     } else {
-        Err(damaged(segment, end, at, seq))
+        Err(damaged(part, at, seq))
     }
 }
 
@@ -134,13 +218,13 @@ fn record(bytes: &[u8], seq: u64) -> Option<Header> {
 
 /// Refuses a batch that ends at `at`, before the record `seq`, if the segment does not end there and should, or does and
 /// should not: it was not sealed by this manifest.
-fn check_end(segment: &Segment, end: End, at: usize, seq: u64) -> Result<()> {
-    let behind = segment.base_seq() + end.count;
-    let fits = if at == end.offset { seq == behind } else { seq < behind };
+fn check_end(part: &MappedPart<'_>, at: usize, seq: u64) -> Result<()> {
+    let behind = part.segment.base_seq() + part.end.count;
+    let fits = if at == part.end.offset { seq == behind } else { seq < behind };
     if fits {
         Ok(())
     } else {
-        Err(segment.damage(at, seq, end.offset, "the segment does not end as the manifest says"))
+        Err(part.segment.damage(at, seq, part.end.offset, "the segment does not end as the manifest says"))
     }
 }
 
@@ -150,165 +234,6 @@ fn ends<T>(step: &Option<Result<T>>) -> bool {
         None => true,
         Some(Err(e)) => !matches!(e, Error::Gap { .. }),
         Some(Ok(_)) => false,
-    }
-}
-
-/// While frames are passed that need not be verified, the beginning of the frame so many further on is brought into the
-/// cache, if records are of one length: what stands between is not looked at.
-const PASSED_AHEAD: usize = 16;
-/// So many bytes of it.
-const PASSED_LEN: usize = 128;
-
-fn prefetch_passed(frames: &[u8], at: usize, size: usize) {
-    let later = size.saturating_mul(PASSED_AHEAD).saturating_add(at - FRAMES_AT);
-    prefetch(frames, later..later.saturating_add(size.min(PASSED_LEN)));
-}
-
-/// Where a replay stands in a view that it does not borrow.
-#[derive(Clone)]
-pub(crate) struct Cursor {
-    pub(crate) index: usize,
-    /// Where the next frame stands.
-    pub(crate) at: usize,
-    /// The number that it has.
-    pub(crate) expected: u64,
-    /// The end of the last batch that is known to be whole.
-    verified: usize,
-    /// Where this cursor began to verify.
-    from: usize,
-    /// Everything from `at` up to here was brought in.
-    present: usize,
-    finished: bool,
-}
-
-impl Cursor {
-    pub(crate) fn behind(view: &View, after: u64) -> Result<Self> {
-        view.check_owner()?;
-        let last_seq = view.last_seq();
-        if after > last_seq {
-            return Err(Error::Ahead { last_seq });
-        }
-        if after != 0 && after + 1 < view.first_seq {
-            return Err(Error::Truncated { first_seq: view.first_seq });
-        }
-        let wanted = view.first_seq.max(after + 1);
-        let mut cursor = Self::at_segment(view.segment_before(wanted), wanted);
-        cursor.at = match view.segment_of(wanted) {
-            Some(index) => view.locate(index, wanted)?,
-            None => view.end_of(cursor.index).offset,
-        };
-        cursor.present = cursor.at;
-        cursor.trust(view);
-        Ok(cursor)
-    }
-
-    /// Does not verify again what is known to be whole.
-    fn trust(&mut self, view: &View) {
-        let end = view.end_of(self.index).offset;
-        self.verified = view.segments[self.index].verified().min(end).max(self.at);
-        self.from = self.verified;
-    }
-
-    /// At the front of segment `index`, which begins with the record `expected`.
-    pub(crate) fn at_segment(index: usize, expected: u64) -> Self {
-        let at = FRAMES_AT;
-        Self { index, at, expected, verified: at, from: at, present: at, finished: false }
-    }
-
-    /// At `at`, where the record `expected` will stand, in the one segment of a view.
-    pub(crate) fn within(at: usize, expected: u64) -> Self {
-        Self { at, verified: at, from: at, present: at, ..Self::at_segment(0, expected) }
-    }
-
-    #[inline(always)]
-    pub(crate) fn advance<'a>(&mut self, view: &'a View) -> Option<Result<Found<'a>>> {
-        if self.finished {
-            return None;
-        }
-        let step = match view.check_owner() {
-            Ok(()) => self.step(view),
-            Err(e) => Some(Err(e)),
-        };
-        self.finished = ends(&step);
-        step
-    }
-
-    #[inline(always)]
-    fn step<'a>(&mut self, view: &'a View) -> Option<Result<Found<'a>>> {
-        let mut end = view.end_of(self.index);
-        while self.at == end.offset {
-            if let Some(gap) = self.enter_next(view)? {
-                return Some(Err(gap));
-            }
-            end = view.end_of(self.index);
-        }
-        Some(self.read_up_to(view, end, true))
-    }
-
-    /// Goes on in the next segment; `None` if there is none, the error if records are missing before it or in this one.
-    #[cold]
-    fn enter_next(&mut self, view: &View) -> Option<Option<Error>> {
-        let (segment, end) = (&*view.segments[self.index], view.end_of(self.index));
-        if self.expected < segment.base_seq() + end.count {
-            // What was verified has changed since: the frame that ends here is not that of the last record.
-            return Some(Some(damaged(segment, end, self.at, self.expected)));
-        }
-        segment.note_verified(self.from, self.verified);
-        let index = self.index + 1;
-        let next = view.segments[..view.shown].get(index)?;
-        let (from, to) = (self.expected, next.base_seq() - 1);
-        *self = Self::at_segment(index, next.base_seq());
-        self.trust(view);
-        Some((from <= to).then_some(Error::Gap { from, to }))
-    }
-
-    /// The next frame, which ends at or before `limit`, an end of a batch in a segment that goes on.
-    pub(crate) fn read_below<'a>(&mut self, view: &'a View, limit: usize) -> Result<Found<'a>> {
-        self.read_up_to(view, End { offset: limit, count: 0 }, false)
-    }
-
-    /// The next frame before `end`, at which the segment ends if it is `whole`.
-    #[inline(always)]
-    fn read_up_to<'a>(&mut self, view: &'a View, end: End, whole: bool) -> Result<Found<'a>> {
-        let (segment, at) = (&*view.segments[self.index], self.at);
-        let frames = segment.frames(end)?;
-        let header = if at == self.verified {
-            self.verify_batch(segment, frames, end, whole)?
-        } else {
-            // A frame that reaches beyond what was verified has changed since, and behind it is no place of a frame.
-            let to = self.verified.min(end.offset);
-            let bytes = frames.get(at - FRAMES_AT..to - FRAMES_AT).unwrap_or_default();
-            let header = record(bytes, self.expected).ok_or_else(|| damaged(segment, end, at, self.expected))?;
-            prefetch_passed(frames, at, header.frame_size());
-            header
-        };
-        self.at += header.frame_size();
-        self.expected += 1;
-        let place = Located { index: self.index, at, header };
-        Ok(Found { place, payload: frame::payload(frames, at, &header) })
-    }
-
-    /// Verifies frames up to the next end of a batch, and returns the first: of one that is damaged nothing is shown.
-    #[inline(always)]
-    fn verify_batch(&mut self, segment: &Segment, frames: &[u8], end: End, whole: bool) -> Result<Header> {
-        let (mut at, mut seq) = (self.at, self.expected);
-        let first = verify_in(segment, frames, end, at, seq, &mut self.present)?;
-        let mut last = first;
-        loop {
-            let size = last.frame_size();
-            (at, seq) = (at + size, seq + 1);
-            let ahead = at - FRAMES_AT + AHEAD;
-            prefetch(frames, ahead..ahead + size.min(AHEAD));
-            if last.commit {
-                break;
-            }
-            last = verify_in(segment, frames, end, at, seq, &mut self.present)?;
-        }
-        if whole {
-            check_end(segment, end, at, seq)?;
-        }
-        self.verified = at;
-        Ok(first)
     }
 }
 

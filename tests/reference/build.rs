@@ -62,7 +62,7 @@ impl Manifest {
         slot.resize(slot.len().next_multiple_of(8), 0);
         slot.extend(self.entries.iter().flat_map(Entry::bytes));
         slot.extend(salted(0, &slot).to_le_bytes());
-        slot.resize(4096, 0);
+        slot.resize(slot.len().next_multiple_of(4096), 0);
         slot
     }
 
@@ -152,6 +152,13 @@ impl Segment {
         let check = check(self.salt, value);
         self.put(at, &value.to_le_bytes());
         self.put(at + 8, &check.to_le_bytes());
+    }
+
+    /// With `published` at the end of what is there, as a segment that the log has left.
+    pub fn close(mut self) -> Self {
+        let word = self.next as u64 | 1 << 63;
+        self.put(4096, &word.to_le_bytes());
+        self
     }
 
     /// A batch of one, without a claim.

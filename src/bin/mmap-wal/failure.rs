@@ -101,6 +101,7 @@ pub(crate) fn code_of(e: &Error) -> u8 {
             Operation::Rebuild => CORRUPT,
             _ => FAILED,
         },
+        Error::MapLimit(_) => UNREADABLE,
         Error::Locked { .. } => LOCKED,
         Error::NoSpace(_) => NO_SPACE,
         Error::InvalidOptions(_) => USAGE,

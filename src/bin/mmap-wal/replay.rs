@@ -46,10 +46,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
 }
 
 fn print_all(args: &Args, snapshot: &Snapshot, output: &mut impl Write) -> Outcome {
-    let mut code = OK;
-    for record in snapshot.replay(args.after)? {
-        match record {
-            Ok(record) => args.format.print(&record, output).map_err(|e| Failure::output(&e))?,
+    let (mut code, mut cursor) = (OK, snapshot.cursor(args.after)?);
+    loop {
+        match cursor.next() {
+            Ok(None) => return Ok(code),
+            Ok(Some(record)) => args.format.print(&record, output).map_err(|e| Failure::output(&e))?,
             Err(gap @ Error::Gap { .. }) => {
                 output.flush().map_err(|e| Failure::output(&e))?;
                 complain(&sentence_of(&gap));
@@ -58,5 +59,4 @@ fn print_all(args: &Args, snapshot: &Snapshot, output: &mut impl Write) -> Outco
             Err(e) => return Err(e.into()),
         }
     }
-    Ok(code)
 }
