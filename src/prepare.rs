@@ -54,6 +54,15 @@ pub(crate) struct Counts {
     pub(crate) waits: Counter,
 }
 
+/// What is needed of a spare.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Need {
+    /// Bytes of frames that must fit.
+    pub(crate) len: usize,
+    /// Its ordinal must be larger.
+    pub(crate) above: u64,
+}
+
 /// The manifest, and the next ordinal for a segment.
 pub(crate) struct Books {
     manifest: ManifestFile,
@@ -98,7 +107,7 @@ impl Keeper {
     /// `NoSpace` if a spare or a larger manifest does not fit, `Io` if a spare cannot be made: the log goes on without.
     /// A failed sync or manifest update poisons.
     pub(crate) fn maintain(&self, writer: &Mutex<Writer>, commit: &Commit) -> Result<()> {
-        while self.make_ready(writer, commit, 0)? {}
+        while self.make_ready(writer, commit, Need::default())? {}
         Ok(())
     }
 
@@ -108,7 +117,7 @@ impl Keeper {
     /// As [`Keeper::maintain`].
     pub(crate) fn wait_ready(&self, writer: &Mutex<Writer>, commit: &Commit, need: usize) -> Result<bool> {
         self.counts.waits.fetch_add(1, Ordering::Relaxed);
-        self.make_ready(writer, commit, need)
+        self.make_ready(writer, commit, Need { len: need, above: 0 })
     }
 
     /// Whether an append has waited for a segment since this was last asked: then the next will wait, too, and no time is
@@ -124,12 +133,12 @@ impl Keeper {
         self.wants_help.swap(false, Ordering::AcqRel)
     }
 
-    /// Seals what was rotated, and prepares one spare if there are too few or none has room for `need` bytes of frames;
+    /// Seals what was rotated, and prepares one spare if there are too few or none is what is needed;
     /// returns whether one was prepared.
     ///
     /// # Errors
     /// As [`Keeper::maintain`].
-    pub(crate) fn make_ready(&self, writer: &Mutex<Writer>, commit: &Commit, need: usize) -> Result<bool> {
+    pub(crate) fn make_ready(&self, writer: &Mutex<Writer>, commit: &Commit, need: Need) -> Result<bool> {
         let mut books = self.books();
         books.check(commit)?;
         let (rotated, left) = {
@@ -208,17 +217,17 @@ impl Keeper {
         &self,
         books: &mut Books,
         writer: &Mutex<Writer>,
-        need: usize,
+        need: Need,
         named: impl FnOnce(),
     ) -> Result<Option<Spare>> {
         let (count, fits) = {
             let writer = lock(writer);
-            (writer.spare_count(), writer.has_spare_for(need))
+            (writer.spare_count(), writer.has_spare_for(need.len) && writer.spare_above(need.above).is_some())
         };
         if count >= self.plan.spare_segments && fits {
             return Ok(None);
         }
-        let own = FRAMES_AT as u64 + need as u64;
+        let own = FRAMES_AT as u64 + need.len as u64;
         let capacity = own.next_multiple_of(PAGE as u64).max(self.plan.segment_size);
         books.manifest.make_room(1)?;
         let state = books.manifest.current();
@@ -289,7 +298,11 @@ impl Keeper {
         Ok(())
     }
 
-    fn remove(&self, ordinal: u64) -> Result<()> {
+    /// Removes the file of a segment that the manifest names no longer.
+    ///
+    /// # Errors
+    /// As [`Keeper::dispose`].
+    pub(crate) fn remove(&self, ordinal: u64) -> Result<()> {
         self.storage.remove(file_name(ordinal).as_str())?;
         self.counts.removed.fetch_add(1, Ordering::Relaxed);
         Ok(())

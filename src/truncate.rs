@@ -7,7 +7,7 @@ use crate::format::manifest::{Entry, MAX_NUMBER};
 use crate::format::segment::FRAMES_AT;
 use crate::manifest::Manifest;
 use crate::planted::{Bug, planted};
-use crate::prepare::Books;
+use crate::prepare::{Books, Need};
 use crate::segment::{End, Segment};
 use crate::sync::{Arc, MutexGuard, lock};
 
@@ -42,7 +42,7 @@ pub(crate) fn front(engine: &Engine, up_to: u64) -> Result<()> {
 
 /// Cuts off the records above `after`.
 pub(crate) fn back(engine: &Engine, after: u64) -> Result<()> {
-    let (mut books, mut writer) = at_rest(engine)?;
+    let (mut books, mut writer) = at_rest(engine, last_ordinal)?;
     let (first_seq, last_seq) = (books.current().header.first_seq, writer.last_seq());
     if after > last_seq {
         return Err(Error::OutOfRange { seq: after, last_seq });
@@ -53,28 +53,32 @@ pub(crate) fn back(engine: &Engine, after: u64) -> Result<()> {
     }
     // With nothing left to show, no segment is left to end inside a batch that was truncated in part.
     let ends = if after + 1 == first_seq { None } else { Some(end_of_batch(engine, after)?) };
-    start_again(engine, &mut books, &mut writer, ends, after + 1, after)
+    let above = last_ordinal(engine);
+    start_again(engine, &mut books, &mut writer, ends, above, (after + 1, after))
 }
 
 /// Drops every record and goes on at `next_seq`.
 pub(crate) fn reset(engine: &Engine, next_seq: u64) -> Result<()> {
-    let (mut books, mut writer) = at_rest(engine)?;
+    // Everything that it drops is in front of the first record then.
+    let any = |_: &Engine| 0;
+    let (mut books, mut writer) = at_rest(engine, any)?;
     let last_seq = writer.last_seq();
     if next_seq <= last_seq || next_seq > MAX_NUMBER / 2 {
         return Err(Error::OutOfRange { seq: next_seq, last_seq });
     }
-    start_again(engine, &mut books, &mut writer, None, next_seq, 0)
+    start_again(engine, &mut books, &mut writer, None, 0, (next_seq, 0))
 }
 
-/// Holds everything still: all that was appended is durable, what was rotated is sealed, and a spare is there.
-fn at_rest(engine: &Engine) -> Result<(MutexGuard<'_, Books>, MutexGuard<'_, Writer>)> {
+/// Holds everything still: all that was appended is durable, what was rotated is sealed, and a spare is there with an ordinal larger than `above`.
+fn at_rest(engine: &Engine, above: impl Fn(&Engine) -> u64) -> Result<(MutexGuard<'_, Books>, MutexGuard<'_, Writer>)> {
     loop {
-        let ready = engine.keeper.make_ready(&engine.writer, &engine.commit, 0);
+        let need = Need { len: 0, above: above(engine) };
+        let ready = engine.keeper.make_ready(&engine.writer, &engine.commit, need);
         let books = engine.keeper.books();
         let writer = lock(&engine.writer);
         engine.commit.check()?;
         // Another append may have taken the spare.
-        if writer.can_rotate(0) {
+        if writer.can_restart(above(engine)) {
             if planted(Bug::CutBesideLeader) {
                 let synced = writer.segment().sync(FRAMES_AT, writer.segment().end().offset);
                 synced.map_err(|e| engine.commit.poison(e))?;
@@ -85,6 +89,11 @@ fn at_rest(engine: &Engine) -> Result<(MutexGuard<'_, Books>, MutexGuard<'_, Wri
         }
         ready?;
     }
+}
+
+/// The largest ordinal of a segment that holds records.
+fn last_ordinal(engine: &Engine) -> u64 {
+    engine.commit.live().segments.iter().map(|segment| segment.ordinal()).fold(0, u64::max)
 }
 
 /// How many segments hold what is up to `after`, and where the last of them ends; `after` must be the last of its batch.
@@ -103,26 +112,27 @@ fn end_of_batch(engine: &Engine, after: u64) -> Result<(usize, End)> {
     }
 }
 
-/// The one manifest update: the first `kept` segments stay, the last of them up to `end`, and a spare is the log's active
+/// The one manifest update: the log goes on in a spare with an ordinal larger than `above`. A cut gives the largest one of
+/// the segments, so that the files of those that it drops are known to be dropped, should they outlive a crash. The first `kept` segments stay, the last of them up to `end`, and a spare is the log's active
 /// segment from `base_seq` on. Only then is anything stored in it. Whoever waits for a record above `kept_seq` is told.
 fn start_again(
     engine: &Engine,
     books: &mut Books,
     writer: &mut Writer,
     ends: Option<(usize, End)>,
-    base_seq: u64,
-    kept_seq: u64,
+    above: u64,
+    (base_seq, kept_seq): (u64, u64),
 ) -> Result<()> {
     let (kept, is_reset) = (ends.map_or(0, |(kept, _)| kept), ends.is_none());
-    let Some(spare) = writer.next_spare() else { return Err(Error::Closed) };
-    let early = if planted(Bug::RestartBeforeCut) { writer.restart(base_seq) } else { None };
+    let Some(spare) = writer.spare_above(above) else { return Err(Error::Closed) };
+    let early = if planted(Bug::RestartBeforeCut) { writer.restart(above, base_seq) } else { None };
     books.update(&engine.commit, |next| rewrite(next, ends, spare, base_seq))?;
     let live = engine.commit.live();
     let mut segments: Vec<Arc<Segment>> = live.segments[..kept].to_vec();
     if let (Some(last), Some((_, end))) = (segments.last_mut(), ends) {
         *last = last.cut_at(end, books.current().header.log_id);
     }
-    let Some(active) = early.or_else(|| writer.restart(base_seq)) else { return Err(Error::Closed) };
+    let Some((active, skipped)) = early.or_else(|| writer.restart(above, base_seq)) else { return Err(Error::Closed) };
     segments.push(active);
     segments.iter().for_each(|segment| segment.index().draw_on(&engine.index_budget));
     let first_seq = if is_reset { base_seq } else { live.first_seq };
@@ -133,13 +143,14 @@ fn start_again(
     }
     drop(live);
     engine.commit.restarted(segments, first_seq, kept_seq);
+    skipped.into_iter().try_for_each(|ordinal| engine.keeper.remove(ordinal))?;
     engine.keeper.dispose(books, dropped)
 }
 
 fn rewrite(next: &mut Manifest, ends: Option<(usize, End)>, spare: Entry, base_seq: u64) {
     let active_at = next.active_index();
     let mut spares = next.entries.split_off(active_at + 1);
-    spares.retain(|entry| entry.ordinal != spare.ordinal);
+    spares.retain(|entry| entry.ordinal > spare.ordinal);
     next.entries.truncate(ends.map_or(0, |(kept, _)| kept));
     if let (Some(last), Some((_, end))) = (next.entries.last_mut(), ends) {
         (last.end_offset, last.last_seq) = (end.offset as u64, last.base_seq + end.count - 1);
