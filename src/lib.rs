@@ -114,7 +114,9 @@ mod watch;
 mod worker;
 
 pub use crate::append::Seqs;
-pub use crate::error::{Corruption, Destination, Error, Foreign, InvalidOptions, IoFailure, MissingSegment, Result};
+pub use crate::error::{
+    Corruption, Destination, Error, Foreign, InvalidOptions, IoFailure, MissingSegment, Result, StaleManifest,
+};
 pub use crate::event::{Event, Histogram, Stats};
 pub use crate::live::Positions;
 pub use crate::options::{Background, Options, SyncMode};

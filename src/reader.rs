@@ -9,7 +9,7 @@ use crate::format::manifest::Entry;
 use crate::format::name::READERS;
 use crate::index::Budget;
 use crate::manifest::{Manifest, ManifestFile};
-use crate::recovery::examine::{Access, Examined, check_files, examine};
+use crate::recovery::examine::{Access, Examined, examine};
 use crate::recovery::refuse_lost_manifest;
 use crate::segment::Segment;
 use crate::snapshot::Snapshot;
@@ -58,8 +58,8 @@ impl Reader {
     /// Everything that is there now: what an open for writing would keep, and what a living writer has published.
     ///
     /// # Errors
-    /// [`Error::Corrupt`], [`Error::MissingSegment`], [`Error::NoManifest`], [`Error::Foreign`], [`Error::Version`] or
-    /// [`Error::Io`] if the log cannot be trusted.
+    /// [`Error::Corrupt`], [`Error::MissingSegment`], [`Error::NoManifest`], [`Error::StaleManifest`], [`Error::Foreign`],
+    /// [`Error::Version`] or [`Error::Io`] if the log cannot be trusted.
     pub fn snapshot(&self) -> Result<Snapshot> {
         snapshot(&self.storage, &self.readers)
     }
@@ -81,11 +81,11 @@ pub(crate) fn snapshot(storage: &Storage, readers: &Arc<StoredFile>) -> Result<S
 pub(crate) fn state(storage: &Storage, readers: &Arc<StoredFile>) -> Result<(Manifest, Snapshot)> {
     let mut mapped = Mapped::new();
     let (observed, segments) = settled(storage, |storage, manifest| {
-        check_files(storage, &manifest.entries, &storage.list()?)?;
+        let listed = storage.list()?;
         // First: there may be many, and beside a fast writer the rest must not take long. What is wrong with them is told
         // last.
         let sealed = attach_sealed(storage, manifest, &mut mapped);
-        let examined = examine(storage, manifest, Access::Shared)?;
+        let examined = examine(storage, manifest, &listed, Access::Shared)?;
         let observed = Observed { manifest: manifest.clone(), examined };
         let segments = attach(storage, &observed, sealed?)?;
         // What ends in a spare was put together from two files: a reset between the two would mix two lives.

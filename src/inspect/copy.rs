@@ -247,6 +247,7 @@ impl<'a> Copy<'a> {
         if self.next_seq > self.view.last_seq() {
             return Ok(());
         }
+        self.target.mark()?;
         let mut cursor = Cursor::behind(self.view, self.next_seq - 1)?;
         let mut next = record(&mut cursor, self.view)?;
         while let Some(first) = next {

@@ -98,11 +98,11 @@ impl File {
     }
 }
 
-/// Makes a manifest of the segment files among `listed`.
+/// Makes a manifest of the segment files among `listed`, and of `older`, one that some of them are newer than.
 ///
 /// # Errors
 /// `Foreign` if they are of two logs, `Version` if one is of a later format, `Io` if they do not say enough.
-pub(crate) fn rebuild(storage: &Storage, listed: &[Listed]) -> Result<Rebuilt> {
+pub(crate) fn rebuild(storage: &Storage, listed: &[Listed], older: Option<&Manifest>) -> Result<Rebuilt> {
     let (mut files, mut aside, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     let log_id = one_log(storage, listed)?;
     let mut next_seq = 1;
@@ -145,8 +145,29 @@ pub(crate) fn rebuild(storage: &Storage, listed: &[Listed]) -> Result<Rebuilt> {
     }
     let first_seq = entries[0].base_seq;
     let header = Header { generation: 1, log_id, user_tag: [0; 16], first_seq, checkpoint_seq: 0, clean_offset: 0 };
-    let manifest = Manifest { header, meta: Vec::new(), entries };
+    let mut manifest = Manifest { header, meta: Vec::new(), entries };
+    if let Some(older) = older {
+        keep_state(&mut manifest, older);
+    }
     Ok(Rebuilt { manifest, aside, unknown })
+}
+
+/// Keeps what `older` says beside the segments, as far as it still holds.
+fn keep_state(manifest: &mut Manifest, older: &Manifest) {
+    let known = &older.entries[..=older.active_index()];
+    let is_later = |entry: &&Entry| entry.base_seq != 0 && !known.iter().any(|known| known.salt == entry.salt);
+    // A cut takes the checkpoint back, and the log goes on in another segment.
+    let cut = manifest.entries.iter().filter(is_later).map(|entry| entry.base_seq - 1).min().unwrap_or(u64::MAX);
+    let first_seq = manifest.header.first_seq.max(older.header.first_seq);
+    let generation = older.header.generation.saturating_add(1).min(MAX_NUMBER);
+    manifest.header = Header {
+        generation,
+        user_tag: older.header.user_tag,
+        first_seq,
+        checkpoint_seq: older.header.checkpoint_seq.min(cut),
+        ..manifest.header
+    };
+    manifest.meta.clone_from(&older.meta);
 }
 
 fn by_ordinal(listed: &[Listed]) -> Vec<(&str, u64)> {

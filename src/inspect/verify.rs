@@ -1,13 +1,13 @@
 //! Whether all of a log verifies.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::manifest::Entry;
 use crate::format::name::LOCK;
 use crate::format::segment::FRAMES_AT;
 use crate::inspect::holder::holder;
 use crate::manifest::Manifest;
 use crate::reader::{present, settled};
-use crate::recovery::examine::{Access, Examined, check_files, examine};
+use crate::recovery::examine::{Access, Examined, examine_end};
 use crate::recovery::report::{Cut, TailState};
 use crate::segment::Segment;
 use crate::storage::Storage;
@@ -49,17 +49,18 @@ pub struct Verification {
     /// Bytes of frames that verified.
     pub bytes: u64,
     /// What is wrong, one error for each damaged segment, oldest first.
-    pub damages: Vec<crate::error::Error>,
+    pub damages: Vec<Error>,
 }
 
 /// Verifies the log in `storage`.
 pub(crate) fn verify(storage: &Storage, progress: impl FnMut(Progress)) -> Result<Verification> {
     let judged = settled(storage, |storage, manifest| {
-        check_files(storage, &manifest.entries[manifest.active_index()..], &storage.list()?)?;
-        Ok((manifest.clone(), examine(storage, manifest, Access::Shared)?))
+        Ok((manifest.clone(), examine_end(storage, manifest, &storage.list()?, Access::Shared)?))
     });
     let (manifest, end) = match judged {
         Ok((manifest, examined)) => (manifest, Ok(examined)),
+        // It is not known what the log is.
+        Err(stale @ Error::StaleManifest(_)) => return Err(stale),
         Err(e) => (present(storage)?, Err(e)),
     };
     let mut found = Verification {

@@ -95,7 +95,7 @@ pub(crate) fn complain(sentence: &str) {
 pub(crate) fn code_of(e: &Error) -> u8 {
     match e {
         Error::Corrupt(_) | Error::MissingSegment(_) | Error::NoManifest { .. } => CORRUPT,
-        Error::Foreign(_) | Error::Version { .. } | Error::UnfinishedCopy { .. } => CORRUPT,
+        Error::StaleManifest(_) | Error::Foreign(_) | Error::Version { .. } | Error::UnfinishedCopy { .. } => CORRUPT,
         Error::Io(failure) if matches!(failure.context, "open" | "read" | "list" | "map") => UNREADABLE,
         Error::Io(failure) if failure.context == "rebuild" => CORRUPT,
         Error::Locked { .. } => LOCKED,
@@ -115,7 +115,7 @@ pub(crate) fn sentence_of(e: &Error) -> String {
 
 fn advice(failure: &IoFailure) -> &'static str {
     match failure.source.kind() {
-        _ if failure.context == "rebuild" => "restore it from a copy",
+        _ if failure.context == "rebuild" => "restore the whole directory from one backup",
         ErrorKind::AlreadyExists => "give a directory that is empty or not there",
         ErrorKind::NotFound if failure.source.raw_os_error().is_none() => "append something to create one",
         ErrorKind::NotFound => "check the path",
