@@ -42,7 +42,7 @@ pub(crate) fn front(engine: &Engine, up_to: u64) -> Result<()> {
 
 /// Cuts off the records above `after`.
 pub(crate) fn back(engine: &Engine, after: u64) -> Result<()> {
-    let (mut books, mut writer) = at_rest(engine, last_ordinal)?;
+    let (mut books, mut writer) = at_rest(engine, false)?;
     let (first_seq, last_seq) = (books.current().header.first_seq, writer.last_seq());
     if after > last_seq {
         return Err(Error::OutOfRange { seq: after, last_seq });
@@ -59,26 +59,27 @@ pub(crate) fn back(engine: &Engine, after: u64) -> Result<()> {
 
 /// Drops every record and goes on at `next_seq`.
 pub(crate) fn reset(engine: &Engine, next_seq: u64) -> Result<()> {
-    // Everything that it drops is in front of the first record then.
-    let any = |_: &Engine| 0;
-    let (mut books, mut writer) = at_rest(engine, any)?;
+    let (mut books, mut writer) = at_rest(engine, true)?;
     let last_seq = writer.last_seq();
     if next_seq <= last_seq || next_seq > MAX_NUMBER / 2 {
         return Err(Error::OutOfRange { seq: next_seq, last_seq });
     }
-    start_again(engine, &mut books, &mut writer, None, 0, (next_seq, 0))
+    let above = Some(last_ordinal(engine)).filter(|above| writer.can_restart(*above)).unwrap_or(0);
+    start_again(engine, &mut books, &mut writer, None, above, (next_seq, 0))
 }
 
-/// Holds everything still: all that was appended is durable, what was rotated is sealed, and a spare is there with an ordinal larger than `above`.
-fn at_rest(engine: &Engine, above: impl Fn(&Engine) -> u64) -> Result<(MutexGuard<'_, Books>, MutexGuard<'_, Writer>)> {
+/// Holds everything still: all that was appended is durable, what was rotated is sealed, and a spare is there with an ordinal
+/// above those of all segments that hold records. If there is no space for one, a reset does with another: what it drops is
+/// known to be dropped by its numbers too.
+fn at_rest(engine: &Engine, is_reset: bool) -> Result<(MutexGuard<'_, Books>, MutexGuard<'_, Writer>)> {
     loop {
-        let need = Need { len: 0, above: above(engine) };
+        let need = Need { len: 0, above: last_ordinal(engine) };
         let ready = engine.keeper.make_ready(&engine.writer, &engine.commit, need);
         let books = engine.keeper.books();
         let writer = lock(&engine.writer);
         engine.commit.check()?;
         // Another append may have taken the spare.
-        if writer.can_restart(above(engine)) {
+        if writer.can_restart(last_ordinal(engine)) || (is_reset && ready.is_err() && writer.can_restart(0)) {
             if planted(Bug::CutBesideLeader) {
                 let synced = writer.segment().sync(FRAMES_AT, writer.segment().end().offset);
                 synced.map_err(|e| engine.commit.poison(e))?;

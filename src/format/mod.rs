@@ -219,7 +219,7 @@
 //! 2. `clean_offset` is not 0, and a spare is begun or has a `durable` slot that verifies;
 //! 3. two spares are begun;
 //! 4. a spare is begun with a base below e;
-//! 5. the first table says so: the base is beyond what the active segment can have lost.
+//! 5. the active segment is there, and a spare is begun with a base B, and B - e > R.
 //!
 //! Of the segment files whose names no sealed entry has, unless UNFINISHED is there, by each identity copy that verifies
 //! (salt, ordinal, capacity and words are those of the copy): its `log_id` is the manifest's, its capacity is in range and

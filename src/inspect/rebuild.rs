@@ -239,11 +239,12 @@ fn drop_unfinished(files: &mut Vec<File>) {
 fn put_in_order(files: &mut Vec<File>) {
     files.sort_by_key(File::place);
     // A record too large for the next spare gets a segment of its own, prepared later and begun earlier.
-    let mut ends: HashMap<u64, usize> = HashMap::new();
+    let (mut ends, mut first_ends): (HashMap<u64, usize>, HashMap<u64, usize>) = Default::default();
     let mut bases: HashMap<u64, usize> = HashMap::new();
     for (i, file) in files.iter().enumerate() {
         if let (Some(base), true) = (file.base_seq, file.may_end_here()) {
             ends.extend((base < file.end_seq).then_some((file.end_seq, i)));
+            first_ends.entry(file.end_seq).or_insert(i);
         }
         bases.extend(file.base_seq.map(|base| (base, i)));
     }
@@ -251,8 +252,10 @@ fn put_in_order(files: &mut Vec<File>) {
     by_base.sort_unstable();
     let mut places: Vec<(usize, usize)> = (0..files.len()).map(|i| (i, 0)).collect();
     for (base, i) in &by_base {
-        let stays = files[*i].is_cut;
-        let is_before = |at: (usize, usize)| at > (*i, 0) && at >= (bases[base], 0) && !stays;
+        // What was dropped by a cut may begin with the number behind what came after the cut: it stays behind what it was
+        // begun behind.
+        let begun_behind = first_ends.get(base).filter(|before| files[*i].is_cut && *before < i);
+        let is_before = |at: (usize, usize)| at > (*i, 0) && at >= (bases[base], 0);
         // If it is damaged at its end, or one behind it is lost, it does not end where this one begins.
         let nearest = || {
             let (_, nearest) = by_base[..by_base.partition_point(|(other, _)| other < base)].last()?;
@@ -264,7 +267,10 @@ fn put_in_order(files: &mut Vec<File>) {
             (is_late && goes_on && before.end_seq <= *base).then_some(*nearest)
         };
         let place = |before: usize| Some(places[before]).filter(|at| is_before(*at));
-        let before = ends.get(base).and_then(|before| place(*before)).or_else(|| nearest().and_then(place));
+        let before = match begun_behind {
+            Some(before) => place(*before),
+            None => ends.get(base).and_then(|before| place(*before)).or_else(|| nearest().and_then(place)),
+        };
         if let Some((at, rank)) = before {
             places[*i] = (at, rank + 1);
         }

@@ -224,8 +224,9 @@ fn refuse_outlived(storage: &Storage, manifest: &Manifest, listed: &[Listed]) ->
         Ok((file, head)) if is_there(&entry) => {
             let capacity = entry.capacity as usize;
             let durable = durable(&head, entry.salt, capacity);
-            let next_seq = walk_file(&file, &entry, capacity)?.next_seq;
-            Some(Active { durable, goes_on: goes_on(&file, &entry, header.clean_offset)?, next_seq })
+            let walk = walk_file(&file, &entry, capacity)?;
+            let goes_on = goes_on(&file, &entry, header.clean_offset)?;
+            Some(Active { durable, goes_on, next_seq: walk.next_seq, room: capacity.saturating_sub(walk.cut) })
         }
         _ => None,
     };
@@ -279,7 +280,8 @@ fn closed(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Opti
     let spares = fronts_of_spares(storage, manifest)?;
     let durable = durable(&head, entry.salt, entry.capacity as usize);
     let goes_on = goes_on(&file, &entry, clean_offset)?;
-    let active = Active { durable, goes_on, next_seq: judged.walk.next_seq };
+    let room = entry.capacity.saturating_sub(clean_offset) as usize;
+    let active = Active { durable, goes_on, next_seq: judged.walk.next_seq, room };
     stale(storage, manifest, scan::outlived(entry.base_seq, clean_offset, Some(active), &spares))?;
     let bytes_read = judged.walk.cut as u64;
     let (used_spares, images) = (Vec::new(), vec![Image { entry, head }]);

@@ -133,7 +133,8 @@ fn front_of(spare: &Unsealed<'_>) -> Front {
 
 /// Refuses a manifest that is older than the segments; `n` is the walk of the active one.
 fn refuse_outlived(active: &Unsealed<'_>, close: Close, n: &Walk, fronts: &[Front]) -> Result<(), Damage> {
-    let seen = Active { durable: active.durable(), goes_on: close.goes_on, next_seq: n.next_seq };
+    let room = active.capacity().saturating_sub(n.cut);
+    let seen = Active { durable: active.durable(), goes_on: close.goes_on, next_seq: n.next_seq, room };
     let fronts: Vec<Option<Front>> = fronts.iter().copied().map(Some).collect();
     match outlived(active.entry.base_seq, close.offset, Some(seen), &fronts) {
         None => Ok(()),

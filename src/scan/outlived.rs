@@ -3,6 +3,7 @@
 //! Each rule is one that no crash can break. A clean close is taken back, durably, before anything is appended; a segment
 //! is started only once the manifest seals all in front of the one before; and it begins with the next number.
 
+use crate::format::frame::HEADER;
 use crate::format::segment::{begun, durable};
 
 /// What is seen at the front of a segment.
@@ -30,6 +31,8 @@ pub(crate) struct Active {
     pub(crate) goes_on: bool,
     /// e: the seq expected at its cut.
     pub(crate) next_seq: u64,
+    /// How many bytes are behind its cut.
+    pub(crate) room: usize,
 }
 
 /// Which segment says that the manifest is older than the segments, and how: 0 is the active one, 1 + i is spare i. What is
@@ -54,6 +57,10 @@ pub(crate) fn outlived(
         return Some((i, "is the second one that was begun behind the active one of the manifest"));
     }
     let next_seq = active.map_or(base_seq, |active| active.next_seq);
-    let below = begun().find(|(_, base)| *base < next_seq);
-    below.map(|(i, _)| (i, "begins with a number that was cut off after the manifest was written"))
+    if let Some((i, _)) = begun().find(|(_, base)| *base < next_seq) {
+        return Some((i, "begins with a number that was cut off after the manifest was written"));
+    }
+    let room = (active?.room / HEADER) as u64;
+    let beyond = begun().find(|(_, base)| *base - next_seq > room);
+    beyond.map(|(i, _)| (i, "begins with a number that the segment before cannot come to"))
 }

@@ -37,11 +37,14 @@ fn says_the_named(manifest: &Manifest, files: &Files) -> bool {
         let at = usize::try_from(manifest.clean_offset).unwrap_or(usize::MAX);
         active.durable() > Some(manifest.clean_offset) || active.frame(at).is_some()
     });
-    let e = active.map_or(active_entry.base_seq, |active| active.walk(active_entry.base_seq).e);
-    is_closed && goes_on
-        || is_closed && spares.iter().any(|spare| spare.begun().is_some() || spare.durable().is_some())
-        || begun.len() >= 2
-        || begun.iter().any(|base| *base < e)
+    let walk = active.as_ref().map(|active| active.walk(active_entry.base_seq));
+    let e = walk.as_ref().map_or(active_entry.base_seq, |walk| walk.e);
+    // How many records the active segment can have lost.
+    let most = walk.map_or(u64::MAX, |walk| (active_entry.capacity - walk.cut as u64) / 24);
+    let is_begun_after_close = spares.iter().any(|spare| spare.begun().is_some() || spare.durable().is_some());
+    let is_taken_back = is_closed && (goes_on || is_begun_after_close);
+    let is_elsewhere = |base: &u64| *base < e || base - e > most;
+    is_taken_back || begun.len() >= 2 || begun.iter().any(is_elsewhere)
 }
 
 fn says_another(manifest: &Manifest, files: &Files, end: Option<Place>) -> bool {
