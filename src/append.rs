@@ -299,9 +299,14 @@ impl Writer {
         }
     }
 
-    /// The spare that [`Writer::restart`] would take.
-    pub(crate) fn next_spare(&self) -> Option<Entry> {
-        self.spares.front().map(|spare| spare.entry)
+    /// Whether the log can be cut now and go on in a spare with an ordinal above this one.
+    pub(crate) fn can_restart(&self, above: u64) -> bool {
+        self.can_rotate(0) && self.spare_above(above).is_some()
+    }
+
+    /// The spare that [`Writer::restart`] would take: the first with an ordinal above this one.
+    pub(crate) fn spare_above(&self, above: u64) -> Option<Entry> {
+        self.spares.iter().map(|spare| spare.entry).find(|entry| entry.ordinal > above)
     }
 
     /// The spare that comes next, and its map.
@@ -309,13 +314,20 @@ impl Writer {
         self.spares.front().map(|spare| (spare.entry.ordinal, Arc::clone(spare.map())))
     }
 
-    /// Goes on in the next spare with the record `base_seq`, whatever was written before.
-    pub(crate) fn restart(&mut self, base_seq: u64) -> Option<Arc<Segment>> {
-        let (segment, tail) = self.spares.pop_front()?.begin(base_seq, self.segment.maps());
+    /// Goes on in the first spare with an ordinal above `above` with the record `base_seq`, whatever was written before.
+    /// Returns also the ordinals of spares that were let go because they have smaller ones.
+    pub(crate) fn restart(&mut self, above: u64, base_seq: u64) -> Option<(Arc<Segment>, Vec<u64>)> {
+        let ordinal = self.spare_above(above)?.ordinal;
+        let (earlier, mut later): (VecDeque<Spare>, VecDeque<Spare>) =
+            self.spares.drain(..).partition(|spare| spare.entry.ordinal < ordinal);
+        let next = later.iter().position(|spare| spare.entry.ordinal == ordinal).and_then(|at| later.remove(at));
+        self.spares = later;
+        let skipped = earlier.iter().map(|spare| spare.entry.ordinal).collect();
+        let (segment, tail) = next?.begin(base_seq, self.segment.maps());
         (self.segment, self.tail) = (Arc::clone(&segment), tail);
         (self.at, self.next_seq, self.notes) = (FRAMES_AT, base_seq, Notes::of(&segment));
         (self.closing, self.rotated, self.left) = (None, None, None);
-        Some(segment)
+        Some((segment, skipped))
     }
 
     /// The segment that was rotated away and is not sealed, with the one that the log goes on in.

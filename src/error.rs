@@ -64,13 +64,20 @@ pub enum Error {
 
     /// There are segments, or a manifest file, but no slot of the manifest verifies.
     #[error(
-        "no slot of {} verifies; restore it from a copy, or see what can be rebuilt from the segments: `mmap-wal repair`, `Log::plan_repair`",
+        "no slot of {} verifies; restore the whole directory from one backup, or see what can be rebuilt from the segments: `mmap-wal repair`, `Log::plan_repair`",
         path.display()
     )]
     NoManifest {
         /// The manifest that should be there.
         path: Box<PathBuf>,
     },
+
+    /// The segments say that the log went on after the manifest was written: somebody has restored the MANIFEST alone.
+    /// Nothing was changed.
+    #[error(
+        "{0}; restore the whole directory from one backup, or see what a repair would keep: `mmap-wal repair`, `Log::plan_repair`"
+    )]
+    StaleManifest(Box<StaleManifest>),
 
     /// The directory holds a copy of a log that was not finished, so it is not known what is missing.
     #[error(
@@ -248,6 +255,18 @@ pub struct MissingSegment {
     pub expected_len: u64,
     /// The length that it has, if it is there.
     pub found_len: Option<u64>,
+}
+
+/// What a segment says that the manifest does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} is older than the segments: {} {reason}", manifest.display(), path.display())]
+pub struct StaleManifest {
+    /// The manifest.
+    pub manifest: PathBuf,
+    /// The segment file that says so.
+    pub path: PathBuf,
+    /// What it says.
+    pub reason: &'static str,
 }
 
 /// A file that belongs elsewhere.

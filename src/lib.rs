@@ -118,7 +118,7 @@ mod worker;
 pub use crate::append::Seqs;
 pub use crate::error::{
     Corruption, Destination, Error, Foreign, InvalidOptions, IoFailure, LockKind, MapLimit, MissingSegment, Operation,
-    Result,
+    Result, StaleManifest,
 };
 pub use crate::event::{Event, Histogram, Stats};
 pub use crate::live::Positions;

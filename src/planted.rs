@@ -78,6 +78,8 @@ pub enum Bug {
     NumberWithoutSpace,
     /// Want of space for a spare keeps the segment before from being sealed.
     NoSpaceNoSeal,
+    /// A manifest that is older than the segments is believed.
+    BelieveOlderManifest,
     /// A repair takes the names of damaged files away before the manifest changes.
     RepairRemovesFirst,
     /// A repair does not sync the segments that it makes.

@@ -62,6 +62,15 @@ pub(crate) struct Counts {
     pub(crate) waits: Counter,
 }
 
+/// What is needed of a spare.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Need {
+    /// Bytes of frames that must fit.
+    pub(crate) len: usize,
+    /// Its ordinal must be larger.
+    pub(crate) above: u64,
+}
+
 /// The manifest, and the next ordinal for a segment.
 pub(crate) struct Books {
     storage: Storage,
@@ -126,7 +135,7 @@ impl Keeper {
     pub(crate) fn maintain(&self, writer: &Mutex<Writer>, commit: &Commit) -> Result<()> {
         loop {
             let need = self.asked.need();
-            if !self.make_ready(writer, commit, need)? {
+            if !self.make_ready(writer, commit, Need { len: need, above: 0 })? {
                 self.asked.answer(need);
                 return Ok(());
             }
@@ -139,7 +148,7 @@ impl Keeper {
     /// As [`Keeper::maintain`].
     pub(crate) fn wait_ready(&self, writer: &Mutex<Writer>, commit: &Commit, need: usize) -> Result<bool> {
         self.counts.waits.fetch_add(1, Ordering::Relaxed);
-        self.make_ready(writer, commit, need)
+        self.make_ready(writer, commit, Need { len: need, above: 0 })
     }
 
     /// Whether an append has waited for a segment since this was last asked: then the next will wait, too, and no time is
@@ -155,12 +164,12 @@ impl Keeper {
         self.wants_help.swap(false, Ordering::AcqRel)
     }
 
-    /// Seals what was rotated, and prepares one spare if there are too few or none has room for `need` bytes of frames;
+    /// Seals what was rotated, and prepares one spare if there are too few or none is what is needed;
     /// returns whether one was prepared.
     ///
     /// # Errors
     /// As [`Keeper::maintain`].
-    pub(crate) fn make_ready(&self, writer: &Mutex<Writer>, commit: &Commit, need: usize) -> Result<bool> {
+    pub(crate) fn make_ready(&self, writer: &Mutex<Writer>, commit: &Commit, need: Need) -> Result<bool> {
         self.storage.owner().check()?;
         let mut events = Vec::new();
         let ready = self.seal_and_prepare(writer, commit, need, &mut events);
@@ -173,7 +182,7 @@ impl Keeper {
         &self,
         writer: &Mutex<Writer>,
         commit: &Commit,
-        need: usize,
+        need: Need,
         events: &mut Vec<Event>,
     ) -> Result<bool> {
         let mut books = self.books();
@@ -238,18 +247,18 @@ impl Keeper {
         &self,
         books: &mut Books,
         writer: &Mutex<Writer>,
-        need: usize,
+        need: Need,
         named: impl FnOnce(),
     ) -> Result<Option<Spare>> {
         let (count, fits) = {
             let writer = lock(writer);
-            (writer.spare_count(), writer.has_spare_for(need))
+            (writer.spare_count(), writer.has_spare_for(need.len) && writer.spare_above(need.above).is_some())
         };
         if count >= self.plan.spare_segments && fits {
             return Ok(None);
         }
         books.identities.check(&self.storage, &books.manifest)?;
-        let own = FRAMES_AT as u64 + need as u64;
+        let own = FRAMES_AT as u64 + need.len as u64;
         let capacity = own.next_multiple_of(PAGE as u64).max(self.plan.segment_size);
         books.manifest.make_room(1)?;
         let state = books.manifest.current();
@@ -333,7 +342,11 @@ impl Keeper {
         books.lingering.remove(|ordinal| self.remove(ordinal))
     }
 
-    fn remove(&self, ordinal: u64) -> Result<()> {
+    /// Removes the file of a segment that the manifest names no longer.
+    ///
+    /// # Errors
+    /// As [`Keeper::dispose`].
+    pub(crate) fn remove(&self, ordinal: u64) -> Result<()> {
         self.storage.remove(file_name(ordinal).as_str())?;
         self.counts.removed.fetch_add(1, Ordering::Relaxed);
         Ok(())

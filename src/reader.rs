@@ -9,7 +9,7 @@ use crate::format::name::READERS;
 use crate::index::Budget;
 use crate::limits::default_max_maps;
 use crate::manifest::{Manifest, ManifestFile};
-use crate::recovery::examine::{Access, Examined, check_files, examine};
+use crate::recovery::examine::{Access, Examined, examine};
 use crate::recovery::refuse_lost_manifest;
 use crate::segment::{Maps, Segment};
 use crate::snapshot::Snapshot;
@@ -103,8 +103,8 @@ impl Reader {
     /// segments are mapped when they are first read; see [`Snapshot`] for what becomes of those that are truncated before.
     ///
     /// # Errors
-    /// [`Error::Corrupt`], [`Error::MissingSegment`], [`Error::NoManifest`], [`Error::Foreign`], [`Error::Version`] or
-    /// [`Error::Io`] if the log cannot be trusted; [`Error::MapLimit`].
+    /// [`Error::Corrupt`], [`Error::MissingSegment`], [`Error::NoManifest`], [`Error::StaleManifest`], [`Error::Foreign`],
+    /// [`Error::Version`] or [`Error::Io`] if the log cannot be trusted; [`Error::MapLimit`].
     pub fn snapshot(&self) -> Result<Snapshot> {
         snapshot(&self.storage, &self.maps)
     }
@@ -125,8 +125,7 @@ pub(crate) fn snapshot(storage: &Storage, maps: &Arc<Maps>) -> Result<Snapshot> 
 /// Everything that is there now, and the manifest that says so. Only what is not sealed is mapped.
 pub(crate) fn state(storage: &Storage, maps: &Arc<Maps>) -> Result<(Manifest, Snapshot)> {
     let (observed, segments) = settled(storage, |storage, manifest| {
-        check_files(storage, &manifest.entries, &storage.list()?)?;
-        let examined = examine(storage, manifest, Access::Shared)?;
+        let examined = examine(storage, manifest, &storage.list()?, Access::Shared)?;
         let observed = Observed { manifest: manifest.clone(), examined };
         let segments = attach(storage, &observed, maps)?;
         // What ends in a spare was put together from two files: a reset between the two would mix two lives.

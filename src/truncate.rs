@@ -8,7 +8,7 @@ use crate::format::manifest::{Entry, MAX_NUMBER};
 use crate::format::segment::FRAMES_AT;
 use crate::manifest::Manifest;
 use crate::planted::{Bug, planted};
-use crate::prepare::Books;
+use crate::prepare::{Books, Need};
 use crate::segment::{End, Segment};
 use crate::sync::{Arc, MutexGuard, lock};
 
@@ -57,7 +57,7 @@ pub(crate) fn front(engine: &Engine, up_to: u64) -> Result<()> {
 
 /// Cuts off the records above `after`.
 pub(crate) fn back(engine: &Engine, after: u64) -> Result<()> {
-    let (mut books, mut writer) = at_rest(engine)?;
+    let (mut books, mut writer) = at_rest(engine, false)?;
     let (first_seq, last_seq) = (books.current().header.first_seq, writer.last_seq());
     if after > last_seq {
         return Err(Error::OutOfRange { seq: after, last_seq });
@@ -68,30 +68,35 @@ pub(crate) fn back(engine: &Engine, after: u64) -> Result<()> {
     }
     // With nothing left to show, no segment is left to end inside a batch that was truncated in part.
     let ends = if after + 1 == first_seq { None } else { Some(end_of_batch(engine, after)?) };
-    start_again(engine, &mut books, &mut writer, ends, after + 1, after)
+    let above = last_ordinal(engine);
+    start_again(engine, &mut books, &mut writer, ends, above, (after + 1, after))
 }
 
 const _: () = assert!(MAX_RESET == MAX_NUMBER / 2);
 
 /// Drops every record and goes on at `next_seq`.
 pub(crate) fn reset(engine: &Engine, next_seq: u64) -> Result<()> {
-    let (mut books, mut writer) = at_rest(engine)?;
+    let (mut books, mut writer) = at_rest(engine, true)?;
     let last_seq = writer.last_seq();
     if next_seq <= last_seq || next_seq > MAX_RESET {
         return Err(Error::OutOfRange { seq: next_seq, last_seq });
     }
-    start_again(engine, &mut books, &mut writer, None, next_seq, 0)
+    let above = Some(last_ordinal(engine)).filter(|above| writer.can_restart(*above)).unwrap_or(0);
+    start_again(engine, &mut books, &mut writer, None, above, (next_seq, 0))
 }
 
-/// Holds everything still: all that was appended is durable, what was rotated is sealed, and a spare is there.
-fn at_rest(engine: &Engine) -> Result<(MutexGuard<'_, Books>, MutexGuard<'_, Writer>)> {
+/// Holds everything still: all that was appended is durable, what was rotated is sealed, and a spare is there with an ordinal
+/// above those of all segments that hold records. If there is no space for one, a reset does with another: what it drops is
+/// known to be dropped by its numbers too.
+fn at_rest(engine: &Engine, is_reset: bool) -> Result<(MutexGuard<'_, Books>, MutexGuard<'_, Writer>)> {
     loop {
-        let ready = engine.keeper.make_ready(&engine.writer, &engine.commit, 0);
+        let need = Need { len: 0, above: last_ordinal(engine) };
+        let ready = engine.keeper.make_ready(&engine.writer, &engine.commit, need);
         let books = engine.keeper.books();
         let writer = lock(&engine.writer);
         engine.commit.check()?;
         // Another append may have taken the spare.
-        if writer.can_rotate(0) {
+        if writer.can_restart(last_ordinal(engine)) || (is_reset && ready.is_err() && writer.can_restart(0)) {
             if planted(Bug::CutBesideLeader) {
                 let synced = writer.segment().sync(FRAMES_AT, writer.segment().end().offset);
                 synced.map_err(|e| engine.commit.poison(e))?;
@@ -102,6 +107,11 @@ fn at_rest(engine: &Engine) -> Result<(MutexGuard<'_, Books>, MutexGuard<'_, Wri
         }
         ready?;
     }
+}
+
+/// The largest ordinal of a segment that holds records.
+fn last_ordinal(engine: &Engine) -> u64 {
+    engine.commit.live().segments.iter().map(|segment| segment.ordinal()).fold(0, u64::max)
 }
 
 /// How many segments hold what is up to `after`, and where the last of them ends; `after` must be the last of its batch.
@@ -120,26 +130,27 @@ fn end_of_batch(engine: &Engine, after: u64) -> Result<(usize, End)> {
     }
 }
 
-/// The one manifest update: the first `kept` segments stay, the last of them up to `end`, and a spare is the log's active
+/// The one manifest update: the log goes on in a spare with an ordinal larger than `above`. A cut gives the largest one of
+/// the segments, so that the files of those that it drops are known to be dropped, should they outlive a crash. The first `kept` segments stay, the last of them up to `end`, and a spare is the log's active
 /// segment from `base_seq` on. Only then is anything stored in it. Whoever waits for a record above `kept_seq` is told.
 fn start_again(
     engine: &Engine,
     books: &mut Books,
     writer: &mut Writer,
     ends: Option<(usize, End)>,
-    base_seq: u64,
-    kept_seq: u64,
+    above: u64,
+    (base_seq, kept_seq): (u64, u64),
 ) -> Result<()> {
     let (kept, is_reset) = (ends.map_or(0, |(kept, _)| kept), ends.is_none());
-    let Some(spare) = writer.next_spare() else { return Err(Error::Closed) };
-    let early = if planted(Bug::RestartBeforeCut) { writer.restart(base_seq) } else { None };
+    let Some(spare) = writer.spare_above(above) else { return Err(Error::Closed) };
+    let early = if planted(Bug::RestartBeforeCut) { writer.restart(above, base_seq) } else { None };
     books.update(&engine.commit, |next| rewrite(next, ends, spare, base_seq))?;
     let live = engine.commit.live();
     let mut segments: Vec<Arc<Segment>> = live.segments[..kept].to_vec();
     if let (Some(last), Some((_, end))) = (segments.last_mut(), ends) {
         *last = last.cut_at(end);
     }
-    let Some(active) = early.or_else(|| writer.restart(base_seq)) else { return Err(Error::Closed) };
+    let Some((active, skipped)) = early.or_else(|| writer.restart(above, base_seq)) else { return Err(Error::Closed) };
     // Nothing is appended behind the cut any more, so its map may be given up.
     segments.last().filter(|_| ends.is_some()).inspect(|last| last.settle());
     segments.push(active);
@@ -152,13 +163,14 @@ fn start_again(
     }
     drop(live);
     engine.commit.restarted(segments, first_seq, kept_seq);
+    skipped.into_iter().try_for_each(|ordinal| engine.keeper.remove(ordinal))?;
     engine.keeper.dispose(books, dropped)
 }
 
 fn rewrite(next: &mut Manifest, ends: Option<(usize, End)>, spare: Entry, base_seq: u64) {
     let active_at = next.active_index();
     let mut spares = next.entries.split_off(active_at + 1);
-    spares.retain(|entry| entry.ordinal != spare.ordinal);
+    spares.retain(|entry| entry.ordinal > spare.ordinal);
     next.entries.truncate(ends.map_or(0, |(kept, _)| kept));
     if let (Some(last), Some((_, end))) = (next.entries.last_mut(), ends) {
         (last.end_offset, last.last_seq) = (end.offset as u64, last.base_seq + end.count - 1);

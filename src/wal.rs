@@ -58,9 +58,9 @@ impl Options {
     ///
     /// # Errors
     /// [`Error::InvalidOptions`]; [`Error::Locked`] if another handle writes the log; [`Error::Corrupt`],
-    /// [`Error::MissingSegment`], [`Error::NoManifest`], [`Error::Foreign`] or [`Error::Version`] if it cannot be
-    /// trusted, and then nothing was written; [`Error::TornTail`] if [`strict`](Options::strict); [`Error::NoSpace`] if
-    /// a new log does not fit; [`Error::Io`].
+    /// [`Error::MissingSegment`], [`Error::NoManifest`], [`Error::StaleManifest`], [`Error::Foreign`] or
+    /// [`Error::Version`] if it cannot be trusted, and then nothing was written; [`Error::TornTail`] if
+    /// [`strict`](Options::strict); [`Error::NoSpace`] if a new log does not fit; [`Error::Io`].
     pub fn open(&self, dir: impl AsRef<Path>) -> Result<Wal> {
         self.open_observed(dir, None)
     }

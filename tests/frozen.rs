@@ -2,7 +2,9 @@
 //! damage, committed as bytes with what a reader, a writer, `verify`, the command line and the reference parser say of it.
 //! Does not prove that today's writer makes such bytes (`golden` does) or that every other log is read right.
 //!
-//! A log here is never changed, and neither is what it is expected to be read as: `FROZEN` holds a checksum of both.
+//! A log here is never changed, and neither is what it is expected to be read as: `FROZEN` holds a checksum of both. (Three
+//! whose manifest is older than their segments were once believed or called corrupt, and are refused as that:
+//! `closed-before-frames`, `spare-begun-low` and `spares-begun-both`.)
 //! To add one, write what makes it, run `MMAP_WAL_GOLDEN=write cargo test --test frozen`, which leaves alone what is
 //! there, read the two files that say what is expected, and put the checksum that the test names into the list.
 #![allow(missing_docs)]
@@ -36,7 +38,7 @@ const FROZEN: &[(&str, u32)] = &[
     ("claim-of-a-number-too-high", 0x44579683),
     ("claim-of-what-is-there", 0x0eb475da),
     ("closed", 0x122a6273),
-    ("closed-before-frames", 0xd30a0dcd),
+    ("closed-before-frames", 0xb85aea8f),
     ("closed-beyond-frames", 0x043cb493),
     ("copied-into-a-payload", 0xfb9c6b4b),
     ("corrupt", 0xce679a43),
@@ -79,10 +81,10 @@ const FROZEN: &[(&str, u32)] = &[
     ("slots-damaged", 0x40a014c1),
     ("slots-of-one-generation", 0xb1c9cb7b),
     ("spare-begun-high", 0x700a3924),
-    ("spare-begun-low", 0x6dbdb990),
+    ("spare-begun-low", 0x964e8884),
     ("spare-claims-its-start", 0x09fc0de7),
     ("spare-claims-its-start-and-is-begun-high", 0xe9dad240),
-    ("spares-begun-both", 0x9b8d42d0),
+    ("spares-begun-both", 0x540db74c),
     ("start-of-spare-lost", 0x60a3c6e5),
     ("tag", 0xd42b8fa0),
     ("torn", 0x4e83f2fa),

@@ -19,7 +19,7 @@ use mmap_wal::planted::{Bug, plant};
 use simulator::campaign::Campaign;
 use simulator::directed;
 
-const BUGS: [Bug; 20] = [
+const BUGS: [Bug; 21] = [
     Bug::AckBeforeSync,
     Bug::NoDirectorySync,
     Bug::NoScrub,
@@ -40,6 +40,7 @@ const BUGS: [Bug; 20] = [
     Bug::RepairRemovesFirst,
     Bug::RepairNotSynced,
     Bug::RepairNamesNotSynced,
+    Bug::BelieveOlderManifest,
 ];
 
 /// What is wrong, and how it was found; `Ok` says how much was tried in vain.
@@ -49,6 +50,9 @@ fn search(bug: Bug) -> Result<String, String> {
         Bug::OneSlot => named("lost_slot", directed::lost_slot()).map(|()| "lost_slot".to_owned()),
         Bug::CrcWithoutSalt => {
             named("frames_of_another_log", directed::frames_of_another_log()).map(|()| "frames_of_another_log".into())
+        }
+        Bug::BelieveOlderManifest => {
+            named("older_manifest", directed::older_manifest()).map(|()| "older_manifest".to_owned())
         }
         // Without a bug there is no end to it, and it has a test of its own.
         Bug::None => campaign(15_000),

@@ -56,3 +56,8 @@ fn a_log_whose_creation_was_killed_once_survives_a_power_failure() {
 fn a_copy_of_a_lost_frame_in_a_later_payload_is_no_evidence() {
     directed::copy_of_a_lost_frame().expect("a torn end");
 }
+
+#[test]
+fn an_older_manifest_is_refused() {
+    directed::older_manifest().expect("a refusal");
+}

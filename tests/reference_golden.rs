@@ -175,55 +175,180 @@ fn parse_closed(clean_offset: u64, active: Segment, spare: Segment) -> Parsed {
 
 #[test]
 fn a_close_at_the_cut_excuses_what_is_behind() {
-    let mut segment = filled(&n(), 2).mark_durable(START + 2 * STEP);
+    let mut segment = filled(&n(), 2).mark_durable(START + 2 * STEP).skip(32).append_claiming(4, 8192 + 64);
     segment.put(10000, b"earlier");
     let parsed = parse_closed(START + 2 * STEP, segment, Segment::of(&k()));
     assert_eq!(parsed.verdict, ends(Tail::Clean, 1, START + 2 * STEP));
 }
 
 #[test]
-fn a_close_ends_the_log_before_frames_that_still_verify() {
-    // One that claims too, and one in an open batch.
-    let segment = filled(&n(), 3).append_claiming(4, 8192 + 96).append_open(5, b"open");
-    let parsed = parse_closed(START + 2 * STEP, segment, Segment::of(&k()));
-    assert_eq!(parsed.verdict, ends(Tail::Clean, 1, START + 2 * STEP));
-    assert_eq!((parsed.last_seq, seqs(&parsed)), (2, vec![1, 2]));
-}
-
-#[test]
 fn a_close_at_the_start_ends_the_log_before_its_first_frame() {
-    for segment in [Segment::of(&n()), filled(&n(), 2), Segment::of(&n()).skip(32).append_claiming(2, 8192 + 32)] {
+    for segment in [Segment::of(&n()), Segment::of(&n()).skip(32).append_claiming(2, 8192 + 32)] {
         let parsed = parse_closed(START, segment, Segment::of(&k()));
         assert_eq!(parsed.verdict, ends(Tail::Clean, 1, START));
         assert_eq!((parsed.last_seq, parsed.records.len()), (0, 0));
     }
 }
 
+// An older MANIFEST.
+
 #[test]
-fn a_close_hides_the_spares() {
-    let begun = Segment::of(&k()).begin(3);
+fn frames_or_a_durable_word_behind_a_close_are_newer_than_the_manifest() {
+    let frames = [filled(&n(), 3), filled(&n(), 2).append_open(3, b"open"), filled(&n(), 2).append(9, b"another")];
+    let word = filled(&n(), 2).mark_durable(START + 3 * STEP);
+    for active in frames.into_iter().chain([word]) {
+        assert_eq!(parse_closed(START + 2 * STEP, active, Segment::of(&k())).verdict, Verdict::Stale);
+    }
+    // Also if the records in front are damaged.
+    let mut damaged = filled(&n(), 3);
+    damaged.bytes[8192 + 26] ^= 1;
+    assert_eq!(parse_closed(START + 2 * STEP, damaged, Segment::of(&k())).verdict, Verdict::Stale);
+}
+
+#[test]
+fn a_spare_that_is_begun_or_durable_after_a_close_is_newer_than_the_manifest() {
     let spares = [
-        begun.clone().append(3, b"on"),
-        begun.mark_durable(START + STEP),
+        Segment::of(&k()).begin(3),
+        Segment::of(&k()).append(3, b"on"),
         Segment::of(&k()).begin(1),
-        Segment::of(&k()).mark_durable(START + STEP),
+        Segment::of(&k()).mark_durable(START),
     ];
     for spare in spares {
-        let parsed = parse_closed(START + 2 * STEP, filled(&n(), 2), spare);
-        assert_eq!(parsed.verdict, ends(Tail::Clean, 1, START + 2 * STEP));
-        assert_eq!(seqs(&parsed), [1, 2]);
+        assert_eq!(parse_closed(START + 2 * STEP, filled(&n(), 2), spare).verdict, Verdict::Stale);
     }
+    let touched = Segment::of(&k()).skip(32).append(3, b"on");
+    let verdict = parse_closed(START + 2 * STEP, filled(&n(), 2), touched).verdict;
+    assert_eq!(verdict, ends(Tail::Clean, 1, START + 2 * STEP));
+}
+
+#[test]
+fn a_spare_begun_where_no_crash_can_leave_it_is_newer_than_the_manifest() {
+    // 4032 bytes are left behind the cut of N: 168 frames.
+    let at = |base| parse_pair(filled(&n(), 2), Segment::of(&k()).begin(base)).verdict;
+    assert_eq!([1, 2].map(at), [1, 2].map(|_| Verdict::Stale));
+    assert_eq!(at(3 + 168), ends(Tail::Clean, 1, START + 2 * STEP));
+    assert_eq!(at(3 + 169), Verdict::Stale);
+}
+
+/// The log of `filled(n(), 2)` and the spare `k()`, beside the file of a segment that the manifest does not name.
+fn parse_beside(other: Segment) -> Verdict {
+    let mut files = directory(&Manifest::of(&[n(), k()]), &[filled(&n(), 2), Segment::of(&k())]);
+    files.insert(other.name, other.bytes);
+    parse(&files).verdict
+}
+
+#[test]
+fn an_unnamed_segment_that_holds_later_records_is_newer_than_the_manifest() {
+    let other = || Segment::of(&Entry::spare(3));
+    let later = [
+        other().begin(3).append(3, b"on"),
+        other().append(3, b"on"),
+        other().begin(2).append(2, b"cut before"),
+        // Begun behind records that are lost, and those were durable.
+        other().begin(4).append(4, b"on").append_claiming(5, 8192),
+        other().begin(4).mark_durable(START),
+        other().begin(3 + 169),
+        // Nothing in it, but it begins behind the first record.
+        other().begin(3),
+    ];
+    for segment in later {
+        assert_eq!(parse_beside(segment), Verdict::Stale);
+    }
+}
+
+#[test]
+fn an_unnamed_segment_that_was_dropped_or_never_begun_is_left_over() {
+    let whole = ends(Tail::Clean, 1, START + 2 * STEP);
+    let other = || Segment::of(&Entry::spare(3));
+    let dropped = [
+        other(),
+        other().skip(32).append_claiming(4, 8192),
+        other().mark_durable(START + STEP),
+        // Nothing of it, or of what is lost in front of it, was durable.
+        other().begin(4).append(4, b"on"),
+        other().begin(3 + 168),
+        // Before the first record.
+        other().begin(1),
+    ];
+    for segment in dropped {
+        assert_eq!(parse_beside(segment), whole);
+    }
+    let on = |entry: &Entry| Segment::of(entry).begin(3).append(3, b"on");
+    let lower = Entry::spare(0);
+    assert_eq!(parse_beside(on(&lower)), whole, "its ordinal is lower");
+    let mut foreign = on(&Entry::spare(3));
+    for at in [0, 512] {
+        foreign.put(at, &build::identity(&Entry::spare(3), *b"another log's id"));
+    }
+    assert_eq!(parse_beside(foreign), whole);
+    let mut longer = on(&Entry::spare(3));
+    longer.bytes.resize(16384, 0);
+    assert_eq!(parse_beside(longer), whole, "it is not as long as it says");
+}
+
+#[test]
+fn the_ordinal_of_an_unnamed_segment_is_that_of_its_identity() {
+    let mut segment = Segment::of(&Entry::spare(3)).begin(3).append(3, b"on");
+    segment.name = format!("{:020}.wal", 0);
+    assert_eq!(parse_beside(segment), Verdict::Stale);
+    let mut older = Segment::of(&Entry::spare(0)).begin(3).append(3, b"on");
+    older.name = format!("{:020}.wal", 9);
+    assert_eq!(parse_beside(older), ends(Tail::Clean, 1, START + 2 * STEP));
+}
+
+#[test]
+fn another_preparation_of_a_segment_that_is_named_is_newer_than_the_manifest_if_it_holds_records() {
+    let other = Entry { salt: 77, ..k() };
+    let parsed = |segment: Segment| parse(&directory(&Manifest::of(&[n(), k()]), &[filled(&n(), 2), segment])).verdict;
+    assert_eq!(parsed(Segment::of(&other)), corrupt(2, 0));
+    assert_eq!(parsed(Segment::of(&other).begin(3).append(3, b"on")), Verdict::Stale);
+}
+
+#[test]
+fn a_missing_segment_and_later_ones_are_an_older_manifest() {
+    let later = Segment::of(&Entry::spare(3)).begin(9).append(9, b"on");
+    let without = |active: Option<Segment>, others: &[Segment]| {
+        let manifest = Manifest::of(&[n(), k()]);
+        parse(&directory(&manifest, &active.into_iter().chain(others.iter().cloned()).collect::<Vec<_>>())).verdict
+    };
+    let missing = |ordinal| Verdict::Missing { ordinal };
+    assert_eq!(without(None, &[Segment::of(&k())]), missing(1));
+    assert_eq!(without(None, &[Segment::of(&k()), later.clone()]), Verdict::Stale);
+    assert_eq!(without(Some(filled(&n(), 2)), &[]), missing(2));
+    assert_eq!(without(Some(filled(&n(), 2)), &[later]), Verdict::Stale);
+    assert_eq!(without(None, &[Segment::of(&k()).begin(1)]), missing(1));
+}
+
+#[test]
+fn what_an_unfinished_copy_or_repair_has_made_is_no_segment_of_the_log_yet() {
+    let on = || Segment::of(&Entry::spare(3)).begin(3).append(3, b"on");
+    let mut files = directory(&Manifest::of(&[n(), k()]), &[filled(&n(), 2), Segment::of(&k()), on()]);
+    assert_eq!(parse(&files).verdict, Verdict::Stale);
+    files.insert("UNFINISHED".into(), Vec::new());
+    assert_eq!(parse(&files).verdict, ends(Tail::Clean, 1, START + 2 * STEP));
+    let replacing = |ordinal: u64| {
+        let mut segment = on();
+        for at in [0, 512] {
+            let mut copy = build::identity(&Entry::spare(3), build::LOG_ID);
+            copy[56..64].copy_from_slice(&ordinal.to_le_bytes());
+            let crc = crc::salted(0, &copy[..124]).to_le_bytes();
+            copy[124..].copy_from_slice(&crc);
+            segment.put(at, &copy);
+        }
+        parse_beside(segment)
+    };
+    assert_eq!(replacing(1), ends(Tail::Clean, 1, START + 2 * STEP), "what it replaces is there");
+    assert_eq!(replacing(7), Verdict::Stale);
 }
 
 #[test]
 fn a_close_between_or_inside_frames_of_a_batch_is_no_close() {
     let segment = || filled(&n(), 1).append_open(2, b"open").append(3, b"commits").append_open(4, b"open");
-    for clean_offset in [8, START - 8, START + 8, START + 2 * STEP, START + 3 * STEP - 8] {
+    for clean_offset in [8, START - 8, START + 8, START + 3 * STEP - 8] {
         let parsed = parse_closed(clean_offset, segment(), Segment::of(&k()));
         assert_eq!(parsed.verdict, ends(Tail::Torn, 1, START + 3 * STEP), "{clean_offset}");
-        let parsed = parse_closed(clean_offset, segment(), Segment::of(&k()).begin(4));
-        assert_eq!(parsed.verdict, ends(Tail::Clean, 2, START), "{clean_offset}");
     }
+    assert_eq!(parse_closed(START + 2 * STEP, segment(), Segment::of(&k())).verdict, Verdict::Stale);
 }
 
 #[test]
@@ -240,7 +365,7 @@ fn a_close_that_the_walk_does_not_reach_is_corruption() {
 fn first_seq_and_checkpoint_seq_beyond_a_close_are_corruption() {
     let verdict = |first_seq, checkpoint_seq| {
         let manifest = Manifest { first_seq, checkpoint_seq, clean_offset: START + 2 * STEP, ..Manifest::of(&[n()]) };
-        parse(&directory(&manifest, &[filled(&n(), 4)])).verdict
+        parse(&directory(&manifest, &[filled(&n(), 2)])).verdict
     };
     assert_eq!(verdict(3, 2), ends(Tail::Clean, 1, START + 2 * STEP));
     assert_eq!(verdict(4, 0), corrupt(1, START + 2 * STEP));
@@ -361,12 +486,6 @@ fn evidence_in_the_begun_spare_is_of_the_spare() {
 }
 
 #[test]
-fn a_spare_begun_below_the_active_end_is_corruption() {
-    let parsed = parse_pair(filled(&n(), 2), Segment::of(&k()).begin(2));
-    assert_eq!(parsed.verdict, corrupt(2, START));
-}
-
-#[test]
 fn a_spare_begun_behind_a_loss_without_claim_leaves_the_active_segment() {
     let parsed = parse_pair(filled(&n(), 2), Segment::of(&k()).begin(4).append(4, b"on"));
     assert_eq!(parsed.verdict, ends(Tail::Clean, 1, START + 2 * STEP));
@@ -416,14 +535,14 @@ fn frames_without_claim_behind_the_start_of_a_spare_do_not_begin_it() {
 }
 
 #[test]
-fn two_touched_spares_are_corruption_of_the_second() {
+fn two_touched_spares_are_corruption_of_the_second_and_two_begun_ones_an_older_manifest() {
     let third = Entry::spare(3);
-    let touched = [Segment::of(&third).begin(4), Segment::of(&third).mark_durable(START)];
-    for second in touched {
+    let of = |second: Segment| {
         let segments = [filled(&n(), 2), Segment::of(&k()).begin(3).append(3, b"on"), second];
-        let parsed = parse(&directory(&Manifest::of(&[n(), k(), third.clone()]), &segments));
-        assert_eq!(parsed.verdict, corrupt(3, START));
-    }
+        parse(&directory(&Manifest::of(&[n(), k(), third.clone()]), &segments)).verdict
+    };
+    assert_eq!(of(Segment::of(&third).mark_durable(START)), corrupt(3, START));
+    assert_eq!(of(Segment::of(&third).begin(4)), Verdict::Stale);
 }
 
 #[test]
@@ -443,7 +562,7 @@ fn of_two_copies_of_begun_that_verify_the_first_holds() {
         parse_pair(filled(&n(), 2), spare).verdict
     };
     assert_eq!(bases(3, 2), ends(Tail::Clean, 2, START));
-    assert_eq!(bases(2, 3), corrupt(2, START));
+    assert_eq!(bases(2, 3), Verdict::Stale);
     assert_eq!(bases(0, 3), ends(Tail::Clean, 2, START));
 }
 
@@ -478,12 +597,6 @@ fn a_possible_frame_inside_another_one_counts() {
     let inner = build::frame(segment.salt, 8272, 3, (8272 - 8256) / 8, [COMMIT, 0], 0, b"claims");
     let outer = [&[0; 24][..], &inner, &[0; 44]].concat();
     assert_eq!(parse_one(n(), segment.append(9, &outer)).verdict, corrupt(1, START + STEP));
-}
-
-#[test]
-fn a_clean_offset_is_no_evidence_in_a_spare() {
-    let parsed = parse_closed(START + 3 * STEP, filled(&n(), 2), Segment::of(&k()).begin(3));
-    assert_eq!(parsed.verdict, ends(Tail::Clean, 2, START));
 }
 
 // Sealed segments, gaps, first_seq, checkpoint_seq.
@@ -820,8 +933,8 @@ fn the_first_segment_that_is_missing_is_named_before_anything_else_is_judged() {
 }
 
 #[test]
-fn files_that_the_manifest_does_not_name_are_not_looked_at() {
-    let mut files = directory(&Manifest::of(&[n()]), &[filled(&n(), 1), filled(&Entry::active(7, 2), 3)]);
+fn files_with_other_names_are_not_looked_at() {
+    let mut files = directory(&Manifest::of(&[n()]), &[filled(&n(), 1), Segment::of(&Entry::spare(7))]);
     for name in ["MANIFEST.tmp", "0.wal", "00000000000000000001.WAL", "lost"] {
         files.insert(name.into(), Manifest { generation: 9, ..Manifest::of(&[k()]) }.file());
     }
@@ -841,7 +954,7 @@ fn an_identity_of_another_log_is_foreign() {
 fn an_identity_that_disagrees_is_corruption_at_0() {
     let others = [Entry { salt: 5, ..n() }, Entry { ordinal: 5, ..n() }, Entry { capacity: 16384, ..n() }];
     for other in others {
-        let mut segment = filled(&n(), 1);
+        let mut segment = Segment::of(&n());
         segment.put(512, &build::identity(&other, build::LOG_ID));
         assert_eq!(parse_one(n(), segment).verdict, corrupt(1, 0));
     }
@@ -925,7 +1038,9 @@ fn frames_and_words_may_hold_seqs_that_no_manifest_can() {
     let entry = Entry::active(1, largest_base);
     let segment = Segment::of(&entry).append(largest_base, b"on").append(1 << 63, b"on").append(u64::MAX, b"ahead");
     let spare = Segment::of(&k()).begin(u64::MAX).append(u64::MAX, b"ahead");
-    let parsed = parse(&directory(&Manifest::of(&[entry, k()]), &[segment, spare]));
+    let beside = parse(&directory(&Manifest::of(&[entry.clone(), k()]), &[segment.clone(), spare]));
+    assert_eq!(beside.verdict, Verdict::Stale);
+    let parsed = parse_one(entry, segment);
     assert_eq!(parsed.verdict, ends(Tail::EarlierLife, 1, START + 2 * STEP));
     assert_eq!((seqs(&parsed), parsed.last_seq), (vec![largest_base, 1 << 63], 1 << 63));
 }

@@ -9,10 +9,12 @@
 //! MANIFEST.tmp                a manifest that is being made; it is never read
 //! 00000000000000000007.wal    a segment, named by its ordinal in 20 decimal digits
 //! STATS                       counters for other processes to look at; no part of the log, it may be missing or wrong
+//! UNFINISHED                  a copy of a log is being made here, or added to
 //! ```
 //!
-//! The files of a log are regular files, not links. Segment files that the manifest does not name are left over, all
-//! other names are not the log's, and neither is looked at. Nothing below needs a byte to be written. A program that
+//! The files of a log are regular files, not links. Segment files that the manifest does not name are left over, or say that
+//! it is older than they are ("An older MANIFEST"); no record of theirs is shown. All other names are not the log's. Nothing
+//! below needs a byte to be written. A program that
 //! reads beside a living writer holds a shared flock on READERS meanwhile: without it files are used again under its
 //! eyes.
 //!
@@ -80,7 +82,8 @@
 //!
 //! Every entry's file must be there and `capacity` bytes long, those of sealed segments and spares too; if not, the
 //! verdict is *Missing*, of the first in the order of the entries. Then come the identities, and then the end of the
-//! log.
+//! log. Where the verdict of these is *Missing*, Corrupt or an end, the segments may say that the manifest is older than they
+//! are; that is the verdict then.
 //!
 //! # Segment
 //!
@@ -168,10 +171,11 @@
 //!
 //! Let N be the active segment. If `clean_offset` is not 0 and the walk of N passes through `clean_offset` at the end
 //! of a COMMIT frame (or `clean_offset` is 8192), the log was closed there: it ends there, a clean end, and neither
-//! what stands behind nor the spares are looked at. Otherwise, a spare is *begun* iff a copy of `begun` verifies, or
+//! what stands behind nor the spares matter to that. A spare is *begun* iff a copy of `begun` verifies, or
 //! else a frame verifies at 8192 (its base is that frame's `seq`, which must be >= 1); its *claim* is the largest of
 //! its verified `durable` slots and of the D of every frame at 8192 or behind that claims and is possible when `d` is
-//! taken as (capacity of N - cut) + (Y - 8192). K is the spare that is begun or has a claim.
+//! taken as (capacity of N - cut) + (Y - 8192). If the log was not closed, K is the spare that is begun or has a claim, and
+//! R is (capacity of N - cut) / 24 (rounded down): how many records N can have lost.
 //!
 //! | spares that are begun or claim | | judge | place of the damage |
 //! |---|---|---|---|
@@ -179,7 +183,7 @@
 //! | none | | N | |
 //! | K, not begun | its claim > 8192 | Corrupt | K, 8192 |
 //! | | its claim is 8192 | N: nothing of K was synced, or `begun` would be there | |
-//! | K, begun with base B | e > B | Corrupt | K, 8192 |
+//! | K, begun with base B | e > B, or B - e > R | *Stale* | |
 //! | | e < B, K has a claim | Corrupt: N was whole | N, cut |
 //! | | e < B, K has none | N | |
 //! | | e = B | K, walked with base B; N is complete and ends at its cut | |
@@ -198,6 +202,44 @@
 //! Then, for every verdict but Corrupt, with `last` = (the seq expected at cut) - 1: `first_seq` <= `last` + 1 and
 //! `checkpoint_seq` <= `last`, otherwise Corrupt. The place of the damage, in both cases, is cut in the segment that is
 //! judged; after a clean close it is `clean_offset` in the active one.
+//!
+//! # An older MANIFEST
+//!
+//! A MANIFEST that was restored from a backup without the segments says less than they do. To believe it would be to give
+//! numbers twice and to remove records. A writer takes a clean close back, durably, before it stores anything; it announces a
+//! segment, durably, before it begins it; it begins one only when the manifest seals every segment in front of the one
+//! before; it goes on after a cut in a segment with an ordinal above all that it drops; and `first_seq` never falls. So each
+//! of these is no crash, and the verdict is *Stale*. Nothing is written or removed then.
+//!
+//! Of the active segment and the spares that are there with their length and whose identity copies, as far as they verify,
+//! are those of the manifest and the entry (`begun` and e are as above; e is the active `base_seq` if that one is not there):
+//!
+//! 1. `clean_offset` is not 0, and a `durable` slot of the active segment verifies that is larger, or a frame verifies at
+//!    `clean_offset` whose `seq` is not 0;
+//! 2. `clean_offset` is not 0, and a spare is begun or has a `durable` slot that verifies;
+//! 3. two spares are begun;
+//! 4. a spare is begun with a base below e;
+//! 5. the active segment is there, and a spare is begun with a base B, and B - e > R.
+//!
+//! Of the segment files whose names no sealed entry has, unless UNFINISHED is there, by each identity copy that verifies
+//! (salt, ordinal, capacity and words are those of the copy): its `log_id` is the manifest's, its capacity is in range and
+//! the length of the file, its salt is not 0, its ordinal is below 2^63 and not below the active one's; no entry has its
+//! ordinal and salt; it is begun, with base B; B, or B - 1 if no frame with the `seq` B verifies at 8192, is at least
+//! `first_seq`; `replaces` is 0, or no file has that ordinal as its name and no identity copy of a named file the same
+//! `replaces`; and
+//!
+//! 6. no end was found, or B <= e, or B - e > R, or the file claims: a `durable` slot verifies, or a frame at Y claims with
+//!    B <= `seq` <= B + (Y - 8192) / 24. Here e and R are those of the segment in which the log ends.
+//!
+//! What is begun behind e with none of that was begun behind records that were lost and were not durable: a recovery has
+//! dropped it. An unnamed segment file may be removed **iff** it is all zero up to 12288, or each identity copy that verifies
+//! (one at least) meets the conditions on `log_id`, capacity, salt and names above, and by that copy: UNFINISHED is there, or
+//! its ordinal is below the active one's, or what it `replaces` is there, or it is not begun and no `durable` slot above 8192
+//! verifies, or its first record is below `first_seq`, or 6 does not hold. Every other file may hold records, and stays.
+//!
+//! What version 1 cannot tell: a manifest that differs only in `first_seq`, `checkpoint_seq`, `meta` and spares that were not
+//! begun, or that calls unsealed what was sealed since. All records are shown then, and truncated ones may be back. And one
+//! that names only segments that are gone, when nothing was begun since, is *Missing*.
 //!
 //! # What is shown
 //!

@@ -313,6 +313,7 @@ impl<'a> Copy<'a> {
         if self.next_seq > self.view.last_seq() {
             return Ok(());
         }
+        self.target.mark()?;
         let mut records = Records::behind(self.view, self.next_seq - 1)?;
         let mut next = records.next()?;
         while let Some(first) = next {

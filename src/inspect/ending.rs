@@ -256,11 +256,14 @@ fn replace(found: &mut Assessment, pieces: &[Piece], looks: &Looks, damage: Dama
     let Entry { ordinal, base_seq: first_seq, .. } = pieces[0].entry;
     found.extents.push(Extent { ordinal, first_seq, last_seq, is_bound: is_bound && next_base.is_none() });
     let (mut spares, mut reused) = (Vec::new(), None);
+    // Old names that are still there after a crash must be those of segments with lower ordinals than the active one.
+    let used = pieces[1..].iter().zip(&looks.spares).filter(|(_, look)| !look.untouched).map(|(piece, _)| piece);
+    let last_used = used.map(|piece| piece.entry.ordinal).fold(ordinal, u64::max);
     for (i, (piece, look)) in pieces[1..].iter().zip(&looks.spares).enumerate() {
         if look.untouched {
             found.keep(piece);
             match reused {
-                None if look.zero => reused = Some(piece.entry),
+                None if look.zero && piece.entry.ordinal > last_used => reused = Some(piece.entry),
                 _ => spares.push(piece.entry),
             }
             continue;

@@ -163,7 +163,8 @@ impl Log {
     /// every now and then.
     ///
     /// # Errors
-    /// As [`Log::open`], and [`Error::NoManifest`](crate::Error::NoManifest): if it is not known what the log is.
+    /// As [`Log::open`], and [`Error::NoManifest`](crate::Error::NoManifest) or
+    /// [`Error::StaleManifest`](crate::Error::StaleManifest): if it is not known what the log is.
     pub fn verify(&self, progress: impl FnMut(Progress)) -> Result<Verification> {
         verify::verify(&self.storage, progress)
     }
@@ -182,7 +183,8 @@ impl Log {
     /// Damage inside a segment shows only when the replay comes to it.
     ///
     /// # Errors
-    /// As [`Log::open`], and [`Error::NoManifest`](crate::Error::NoManifest).
+    /// As [`Log::open`], and [`Error::NoManifest`](crate::Error::NoManifest) or
+    /// [`Error::StaleManifest`](crate::Error::StaleManifest).
     pub fn prefix(&self) -> Result<Prefix> {
         prefix::prefix(&self.storage, &self.maps)
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct RepairPlan {
-    /// The manifest, if it is lost and is made of what the segments say.
+    /// The manifest, if it is lost, or older than the segments, and is made of what they say.
     pub rebuilt: Option<RebuiltManifest>,
     /// Files that get another name.
     pub set_aside: Vec<SetAside>,
@@ -30,7 +30,7 @@ pub struct RepairPlan {
 
 /// A manifest that is made of what the segments say.
 ///
-/// What only the manifest knew is lost: where the log had been truncated, the checkpoint, the metadata and the user tag.
+/// What only the manifest knew is lost, or as an older one says: where the log had been truncated, the checkpoint, the metadata and the user tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RebuiltManifest {
@@ -38,6 +38,9 @@ pub struct RebuiltManifest {
     pub segments: u64,
     /// The first record's sequence number; records may be back that had been truncated.
     pub first_seq: u64,
+    /// Whether an older manifest is there. Checkpoint, metadata and user tag are then what it says; they may have been
+    /// changed since.
+    pub is_older: bool,
 }
 
 /// A file that gets another name.
@@ -114,9 +117,14 @@ impl fmt::Display for RepairPlan {
         if self.is_empty() {
             return writeln!(f, "nothing to repair");
         }
-        if let Some(RebuiltManifest { segments, first_seq }) = &self.rebuilt {
+        if let Some(RebuiltManifest { segments, first_seq, is_older }) = &self.rebuilt {
             writeln!(f, "rebuilt    the MANIFEST, from what {segments} segments say; the log begins at {first_seq}")?;
-            writeln!(f, "           lost with it: front truncations, the checkpoint, the metadata, the user tag")?;
+            let lost = if *is_older {
+                "front truncations, checkpoint and metadata are those of the older MANIFEST that is there"
+            } else {
+                "lost with it: front truncations, the checkpoint, the metadata, the user tag"
+            };
+            writeln!(f, "           {lost}")?;
         }
         self.lost.iter().try_for_each(|lost| writeln!(f, "lost       {lost}"))?;
         if self.left_out > 0 {

@@ -98,11 +98,11 @@ impl File {
     }
 }
 
-/// Makes a manifest of the segment files among `listed`.
+/// Makes a manifest of the segment files among `listed`, and of `older`, one that some of them are newer than.
 ///
 /// # Errors
 /// `Foreign` if they are of two logs, `Version` if one is of a later format, `Io` if they do not say enough.
-pub(crate) fn rebuild(storage: &Storage, listed: &[Listed]) -> Result<Rebuilt> {
+pub(crate) fn rebuild(storage: &Storage, listed: &[Listed], older: Option<&Manifest>) -> Result<Rebuilt> {
     let (mut files, mut aside, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     let log_id = one_log(storage, listed)?;
     let mut next_seq = 1;
@@ -145,8 +145,29 @@ pub(crate) fn rebuild(storage: &Storage, listed: &[Listed]) -> Result<Rebuilt> {
     }
     let first_seq = entries[0].base_seq;
     let header = Header { generation: 1, log_id, user_tag: [0; 16], first_seq, checkpoint_seq: 0, clean_offset: 0 };
-    let manifest = Manifest { header, meta: Vec::new(), entries };
+    let mut manifest = Manifest { header, meta: Vec::new(), entries };
+    if let Some(older) = older {
+        keep_state(&mut manifest, older);
+    }
     Ok(Rebuilt { manifest, aside, unknown })
+}
+
+/// Keeps what `older` says beside the segments, as far as it still holds.
+fn keep_state(manifest: &mut Manifest, older: &Manifest) {
+    let known = &older.entries[..=older.active_index()];
+    let is_later = |entry: &&Entry| entry.base_seq != 0 && !known.iter().any(|known| known.salt == entry.salt);
+    // A cut takes the checkpoint back, and the log goes on in another segment.
+    let cut = manifest.entries.iter().filter(is_later).map(|entry| entry.base_seq - 1).min().unwrap_or(u64::MAX);
+    let first_seq = manifest.header.first_seq.max(older.header.first_seq);
+    let generation = older.header.generation.saturating_add(1).min(MAX_NUMBER);
+    manifest.header = Header {
+        generation,
+        user_tag: older.header.user_tag,
+        first_seq,
+        checkpoint_seq: older.header.checkpoint_seq.min(cut),
+        ..manifest.header
+    };
+    manifest.meta.clone_from(&older.meta);
 }
 
 fn by_ordinal(listed: &[Listed]) -> Vec<(&str, u64)> {
@@ -218,11 +239,12 @@ fn drop_unfinished(files: &mut Vec<File>) {
 fn put_in_order(files: &mut Vec<File>) {
     files.sort_by_key(File::place);
     // A record too large for the next spare gets a segment of its own, prepared later and begun earlier.
-    let mut ends: HashMap<u64, usize> = HashMap::new();
+    let (mut ends, mut first_ends): (HashMap<u64, usize>, HashMap<u64, usize>) = Default::default();
     let mut bases: HashMap<u64, usize> = HashMap::new();
     for (i, file) in files.iter().enumerate() {
         if let (Some(base), true) = (file.base_seq, file.may_end_here()) {
             ends.extend((base < file.end_seq).then_some((file.end_seq, i)));
+            first_ends.entry(file.end_seq).or_insert(i);
         }
         bases.extend(file.base_seq.map(|base| (base, i)));
     }
@@ -230,8 +252,10 @@ fn put_in_order(files: &mut Vec<File>) {
     by_base.sort_unstable();
     let mut places: Vec<(usize, usize)> = (0..files.len()).map(|i| (i, 0)).collect();
     for (base, i) in &by_base {
-        let stays = files[*i].is_cut;
-        let is_before = |at: (usize, usize)| at > (*i, 0) && at >= (bases[base], 0) && !stays;
+        // What was dropped by a cut may begin with the number behind what came after the cut: it stays behind what it was
+        // begun behind.
+        let begun_behind = first_ends.get(base).filter(|before| files[*i].is_cut && *before < i);
+        let is_before = |at: (usize, usize)| at > (*i, 0) && at >= (bases[base], 0);
         // If it is damaged at its end, or one behind it is lost, it does not end where this one begins.
         let nearest = || {
             let (_, nearest) = by_base[..by_base.partition_point(|(other, _)| other < base)].last()?;
@@ -243,7 +267,10 @@ fn put_in_order(files: &mut Vec<File>) {
             (is_late && goes_on && before.end_seq <= *base).then_some(*nearest)
         };
         let place = |before: usize| Some(places[before]).filter(|at| is_before(*at));
-        let before = ends.get(base).and_then(|before| place(*before)).or_else(|| nearest().and_then(place));
+        let before = match begun_behind {
+            Some(before) => place(*before),
+            None => ends.get(base).and_then(|before| place(*before)).or_else(|| nearest().and_then(place)),
+        };
         if let Some((at, rank)) = before {
             places[*i] = (at, rank + 1);
         }

@@ -105,7 +105,7 @@ impl Work<'_> {
                 next.header.clean_offset = 0;
             }
         }
-        if self.survey.is_rebuilt {
+        if self.survey.is_rebuilt && !self.survey.is_older {
             next.header.user_tag = self.survey.plan.user_tag;
         }
         Ok(next)

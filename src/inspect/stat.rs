@@ -11,8 +11,9 @@ use crate::inspect::held::{Held, held};
 use crate::inspect::holder::{WriterLock, writer_lock};
 use crate::manifest::Manifest;
 use crate::reader::settled;
-use crate::recovery::examine::{Access, Examined, check_files, examine};
+use crate::recovery::examine::{Access, Examined, examine};
 use crate::recovery::report::{Cut, TailState};
+use crate::recovery::unnamed::{Unnamed, unnamed};
 use crate::storage::{Listed, Storage};
 
 /// What a log is made of and how it ends.
@@ -53,6 +54,9 @@ pub struct Stat {
     pub segments: Vec<SegmentStat>,
     /// Files that the next open removes; beside a living writer also one that it is preparing.
     pub leftovers: Vec<String>,
+    /// Segment files that the manifest does not name and that no open removes, because they may hold records: their
+    /// headers are damaged or those of another log.
+    pub kept: Vec<String>,
     /// Names in the directory that are not the log's.
     pub others: Vec<String>,
     /// Length of all files of the log, leftovers included, in bytes.
@@ -107,11 +111,13 @@ impl SegmentRole {
 pub(crate) fn stat(storage: &Storage) -> Result<Stat> {
     let (manifest, examined, listed) = settled(storage, |storage, manifest| {
         let listed = storage.list()?;
-        check_files(storage, &manifest.entries, &listed)?;
-        Ok((manifest.clone(), examine(storage, manifest, Access::Shared)?, listed))
+        let examined = examine(storage, manifest, &listed, Access::Shared)?;
+        let unnamed = unnamed(storage, manifest, &listed, Some(examined.place()))?;
+        Ok((manifest.clone(), examined, (listed, unnamed)))
     })?;
+    let (listed, unnamed) = listed;
     let header = manifest.header;
-    let (leftovers, others) = unnamed(&manifest, &listed);
+    let [leftovers, kept, others] = names(&manifest, &listed, &unnamed);
     let writer_lock = writer_lock(storage, page(storage).as_ref());
     let segments = segments(&manifest, &examined);
     let used = segments.iter().filter(|segment| segment.role != SegmentRole::Spare);
@@ -135,6 +141,7 @@ pub(crate) fn stat(storage: &Storage) -> Result<Stat> {
         bytes_on_disk: bytes_of_log(&listed, &others),
         meta: manifest.meta,
         leftovers,
+        kept,
         others,
     })
 }
@@ -168,22 +175,24 @@ fn segment(entry: &Entry, unsealed: Option<usize>, examined: &Examined) -> Segme
     SegmentStat { ordinal, role, base_seq, last_seq, end_offset, capacity, virgin }
 }
 
-/// The names that the manifest does not account for: files of the log that are left over, and what is not the log's.
-fn unnamed(manifest: &Manifest, listed: &[Listed]) -> (Vec<String>, Vec<String>) {
+/// The names that the manifest does not account for: files of the log that are left over, segment files that stay, and what
+/// is not the log's.
+fn names(manifest: &Manifest, listed: &[Listed], unnamed: &[(String, Unnamed)]) -> [Vec<String>; 3] {
     let named: HashSet<u64> = manifest.entries.iter().map(|entry| entry.ordinal).collect();
     let (mut leftovers, mut others) = (Vec::new(), Vec::new());
     for file in listed {
         match SegmentName::decode(&file.name) {
-            Some(ordinal) if named.contains(&ordinal) => {}
-            Some(_) if file.is_file => leftovers.push(file.name.clone()),
+            Some(ordinal) if named.contains(&ordinal) || file.is_file => {}
             None if file.name == MANIFEST_TMP => leftovers.push(file.name.clone()),
             None if [LOCK, READERS, MANIFEST, STATS].contains(&file.name.as_str()) => {}
             _ => others.push(file.name.clone()),
         }
     }
-    leftovers.sort_unstable();
-    others.sort_unstable();
-    (leftovers, others)
+    let (left, kept): (Vec<_>, Vec<_>) = unnamed.iter().partition(|(_, what)| *what == Unnamed::Leftover);
+    leftovers.extend(left.into_iter().map(|(name, _)| name.clone()));
+    let mut kept: Vec<String> = kept.into_iter().map(|(name, _)| name.clone()).collect();
+    [&mut leftovers, &mut kept, &mut others].into_iter().for_each(|names| names.sort_unstable());
+    [leftovers, kept, others]
 }
 
 fn bytes_of_log(listed: &[Listed], others: &[String]) -> u64 {

@@ -12,7 +12,9 @@ use crate::inspect::files::Loaded;
 use crate::inspect::plan::{Lost, NewSegment, RebuiltManifest, RepairPlan, SetAside, time};
 use crate::inspect::rebuild::{Rebuilt, rebuild};
 use crate::inspect::runs::Stretch;
+use crate::manifest::Manifest;
 use crate::reader::present;
+use crate::recovery::examine::{Access, examine};
 use crate::recovery::next_ordinal;
 use crate::scan;
 use crate::segment::file_name;
@@ -21,8 +23,10 @@ use crate::storage::{Listed, Storage};
 /// What was found.
 pub(crate) struct Survey {
     pub(crate) found: Assessment,
-    /// Whether there was no manifest.
+    /// Whether there was no manifest that can be believed.
     pub(crate) is_rebuilt: bool,
+    /// Whether there was one that is older than the segments.
+    pub(crate) is_older: bool,
     pub(crate) plan: RepairPlan,
     /// The sealed segments as a repair leaves them.
     pub(crate) sealed: Vec<Slot>,
@@ -75,13 +79,19 @@ impl Survey {
     /// # Errors
     /// As [`Log::plan_repair`](crate::inspect::Log::plan_repair).
     pub(crate) fn take(storage: &Storage) -> Result<Self> {
-        let (manifest, rebuilt, unknown) = match present(storage) {
-            Ok(manifest) => (manifest, None, 0),
-            Err(Error::NoManifest { .. }) => {
-                let Rebuilt { manifest, aside, unknown } = rebuild(storage, &storage.list()?)?;
+        let older = match present(storage) {
+            Ok(manifest) => Some(manifest),
+            Err(Error::NoManifest { .. }) => None,
+            Err(e) => return Err(e),
+        };
+        let is_believed = older.as_ref().map_or(Ok(false), |manifest| is_believed(storage, manifest))?;
+        let is_older = older.is_some() && !is_believed;
+        let (manifest, rebuilt, unknown) = match older {
+            Some(manifest) if is_believed => (manifest, None, 0),
+            older => {
+                let Rebuilt { manifest, aside, unknown } = rebuild(storage, &storage.list()?, older.as_ref())?;
                 (manifest, Some(aside), unknown)
             }
-            Err(e) => return Err(e),
         };
         let listed = storage.list()?;
         let files: Files<'_> = listed.iter().map(|file| (file.name.as_str(), file)).collect();
@@ -92,8 +102,8 @@ impl Survey {
         if rebuilt.is_some() {
             add_gaps(&mut found);
         }
-        let mut survey =
-            Self { found, is_rebuilt: rebuilt.is_some(), plan: RepairPlan::default(), sealed: Vec::new(), fresh: None };
+        let (is_rebuilt, plan) = (rebuilt.is_some(), RepairPlan::default());
+        let mut survey = Self { found, is_rebuilt, is_older, plan, sealed: Vec::new(), fresh: None };
         survey.lay_out(&listed);
         survey.plan = survey.planned(storage, rebuilt, &files);
         if !survey.plan.is_empty() {
@@ -165,12 +175,13 @@ impl Survey {
         let is_rebuilt = rebuilt.is_some();
         aside.extend(rebuilt.into_iter().flatten());
         if is_rebuilt && files.contains_key(MANIFEST) {
-            aside.push((MANIFEST.to_owned(), "no slot of it verifies"));
+            let reason = if self.is_older { "it is older than the segments" } else { "no slot of it verifies" };
+            aside.push((MANIFEST.to_owned(), reason));
         }
         let first_seq = found.manifest.header.first_seq;
         let segments = found.manifest.entries.len() as u64;
         RepairPlan {
-            rebuilt: is_rebuilt.then_some(RebuiltManifest { segments, first_seq }),
+            rebuilt: is_rebuilt.then_some(RebuiltManifest { segments, first_seq, is_older: self.is_older }),
             set_aside: aside.into_iter().map(|(name, reason)| set_aside(name, reason, files)).collect(),
             missing: found.gone.clone(),
             made: self.made(),
@@ -244,6 +255,13 @@ impl Survey {
         };
         index.map_or((None, None), |index| (created(index), created(index + 1)))
     }
+}
+
+/// Whether the segments do not say that `manifest` is older than they are. Of a log that is damaged otherwise, that is for
+/// the survey to find.
+fn is_believed(storage: &Storage, manifest: &Manifest) -> Result<bool> {
+    let found = examine(storage, manifest, &storage.list()?, Access::Shared);
+    Ok(!matches!(found, Err(Error::StaleManifest(_))))
 }
 
 /// Adds what is lost, to the range before it if that is of the same segment and adjoins.

@@ -13,7 +13,7 @@ use crate::inspect::make::unfinished_ordinal;
 use crate::limits::default_max_maps;
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::reader::attend;
-use crate::recovery::examine::{Access, check_files, examine};
+use crate::recovery::examine::{Access, examine};
 use crate::recovery::{LOCK_LEN, Locks, random_id};
 use crate::scan::is_zero;
 use crate::segment::{Maps, file_name};
@@ -98,8 +98,7 @@ impl Target {
 
     /// Refuses a finished copy that is not as it was left, and whose state would be lost.
     pub(crate) fn refuse_changed(&self, copy: &Manifest, log: &Manifest) -> Result<()> {
-        check_files(&self.storage, &copy.entries, &self.storage.list()?)?;
-        let found = examine(&self.storage, copy, Access::Exclusive)?;
+        let found = examine(&self.storage, copy, &self.storage.list()?, Access::Exclusive)?;
         let refuse = |reason| Err(Error::destination(self.storage.dir(), reason));
         if found.judged.judged != 0 || found.end().offset != FRAMES_AT {
             return refuse("records were appended to the copy that is there; keep it, and give another directory");
@@ -142,6 +141,11 @@ impl Target {
     pub(crate) fn remove_unfinished(&self, listed: &[Listed]) -> Result<()> {
         let is_unfinished = |file: &&Listed| file.is_file && unfinished_ordinal(&file.name).is_some();
         listed.iter().filter(is_unfinished).try_for_each(|file| remove_if_there(&self.storage, &file.name))
+    }
+
+    /// Marks a finished copy before segments are added to it that its manifest does not name yet.
+    pub(crate) fn mark(&self) -> Result<()> {
+        if self.manifest.is_some() { mark(&self.storage) } else { Ok(()) }
     }
 
     /// Takes the mark away, once the manifest stands.

@@ -8,7 +8,7 @@ use crate::inspect::holder::{WriterLock, writer_lock};
 use crate::inspect::stat::page;
 use crate::manifest::Manifest;
 use crate::reader::{present, settled};
-use crate::recovery::examine::{Access, Examined, check_files, examine};
+use crate::recovery::examine::{Access, Examined, examine_end};
 use crate::recovery::report::{Cut, TailState};
 use crate::segment::{MappedPart, Maps, Segment};
 use crate::storage::Storage;
@@ -61,12 +61,13 @@ pub struct Verification {
 /// Verifies the log in `storage`.
 pub(crate) fn verify(storage: &Storage, progress: impl FnMut(Progress)) -> Result<Verification> {
     let judged = settled(storage, |storage, manifest| {
-        check_files(storage, &manifest.entries[manifest.active_index()..], &storage.list()?)?;
-        Ok((manifest.clone(), examine(storage, manifest, Access::Shared)?))
+        Ok((manifest.clone(), examine_end(storage, manifest, &storage.list()?, Access::Shared)?))
     });
     let (manifest, end) = match judged {
         Ok((manifest, examined)) => (manifest, Ok(examined)),
         Err(e @ Error::MapLimit(_)) => return Err(e),
+        // It is not known what the log is.
+        Err(stale @ Error::StaleManifest(_)) => return Err(stale),
         Err(e) => (present(storage)?, Err(e)),
     };
     // Nobody writes a log that is closed; and to ask for locks, the system stops all who take some for a while.

@@ -1,21 +1,21 @@
 //! Where a log ends, found without writing anything: for its writer, and for readers beside a living one.
 
 use crate::blank::Blank;
-use crate::error::{Corruption, Error, MissingSegment, Operation, Result};
+use crate::error::{Corruption, Error, MissingSegment, Result};
 use crate::format::manifest::Entry;
-use crate::format::segment::{FRAMES_AT, published};
+use crate::format::segment::{FRAMES_AT, durable, published};
 use crate::identity::check_identity;
 use crate::manifest::Manifest;
 use crate::map::Map;
+use crate::recovery::front::{PIECE, copy, frame_at, front};
 use crate::recovery::report::{Cut, TailState};
-use crate::scan::{self, Damage, Judged, Tail, Unsealed, Walk};
-use crate::segment::{End, MappedPart, Maps, Segment, file_name, in_memory, no_room};
+use crate::recovery::unnamed::{Place, refuse_unnamed, stale_manifest};
+use crate::scan::{self, Active, Close, Damage, Front, Judged, Tail, Unsealed, Walk};
+use crate::segment::{End, MappedPart, Maps, Segment, file_name, no_room};
 use crate::storage::{Listed, Storage, StoredFile};
 
 /// How much of a map is brought in by one call.
 const CHUNK: usize = 1 << 20;
-/// How much is read by one call: it stays in the cache of a processor until it was looked at.
-const PIECE: usize = 256 << 10;
 
 /// How segments are looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,23 +118,6 @@ impl Loaded {
     }
 }
 
-/// The bytes of `file` from `FRAMES_AT` to `capacity`, zero in place of those in front of `from`. Of a segment most is zero,
-/// and memory that is not written to is not taken. (Not even what `published` covers is looked at through a map: after a
-/// power failure it may cover what the next writer makes zero, and writes again, while it is looked at.)
-fn copy(file: &StoredFile, from: usize, capacity: usize) -> Result<Blank> {
-    let mut bytes = in_memory(Operation::Copy, file.path(), Blank::new(capacity - FRAMES_AT))?;
-    let mut piece = vec![0; PIECE.min(capacity)];
-    for at in (from..capacity).step_by(PIECE) {
-        let to = (at + PIECE).min(capacity);
-        let read = &mut piece[..to - at];
-        file.read_at(read, at as u64)?;
-        if !scan::is_zero(read) {
-            bytes[at - FRAMES_AT..to - FRAMES_AT].copy_from_slice(read);
-        }
-    }
-    Ok(bytes)
-}
-
 /// What was found. No map is left of it, because what follows writes the files.
 pub(crate) struct Examined {
     pub(crate) judged: Judged,
@@ -167,6 +150,12 @@ impl Examined {
         self.judged.walk.next_seq - 1
     }
 
+    /// The place of the end, and how many bytes of the segment are behind it.
+    pub(crate) fn place(&self) -> Place {
+        let Judged { walk, .. } = &self.judged;
+        Place { next_seq: walk.next_seq, room: self.last().entry.capacity.saturating_sub(walk.cut as u64) }
+    }
+
     /// How it ends.
     pub(crate) fn tail(&self) -> TailState {
         match self.judged.tail {
@@ -193,11 +182,83 @@ pub(crate) fn check_files(storage: &Storage, entries: &[Entry], listed: &[Listed
     Ok(())
 }
 
-/// Finds where the log ends.
+/// Finds where the log ends; `listed` is what stands in the directory.
 ///
 /// # Errors
-/// `Corrupt` or `Foreign` for damage, `Io` if something cannot be read.
-pub(crate) fn examine(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Examined> {
+/// `MissingSegment`, `Corrupt` or `Foreign` for damage, `StaleManifest` if the segments say that the manifest is older, `Io`
+/// if something cannot be read.
+pub(crate) fn examine(storage: &Storage, manifest: &Manifest, listed: &[Listed], access: Access) -> Result<Examined> {
+    let found = check_files(storage, &manifest.entries, listed).and_then(|()| end_of_log(storage, manifest, access));
+    let testified = match &found {
+        Ok(examined) => return refuse_unnamed(storage, manifest, listed, Some(examined.place())).and(found),
+        Err(Error::MissingSegment(_) | Error::Corrupt(_)) => {
+            refuse_outlived(storage, manifest, listed).and_then(|()| refuse_unnamed(storage, manifest, listed, None))
+        }
+        Err(Error::Io(_)) => refuse_unnamed(storage, manifest, listed, None),
+        Err(_) => Ok(()),
+    };
+    match testified {
+        Err(stale @ Error::StaleManifest(_)) => Err(stale),
+        // What was wrong first is what the caller must hear.
+        _ => found,
+    }
+}
+
+/// As [`examine`], of a log whose sealed segments need not be there.
+pub(crate) fn examine_end(
+    storage: &Storage,
+    manifest: &Manifest,
+    listed: &[Listed],
+    access: Access,
+) -> Result<Examined> {
+    match examine(storage, manifest, listed, access) {
+        Err(Error::MissingSegment(missing)) => {
+            check_files(storage, &manifest.entries[manifest.active_index()..], listed)
+                .map_err(|_| Error::MissingSegment(missing))?;
+            end_of_log(storage, manifest, access)
+        }
+        other => other,
+    }
+}
+
+/// Refuses a manifest that is older than those of the unsealed segments that are there and as it says.
+fn refuse_outlived(storage: &Storage, manifest: &Manifest, listed: &[Listed]) -> Result<()> {
+    let (entry, header) = (*manifest.active(), &manifest.header);
+    let is_there = |entry: &Entry| check_files(storage, &[*entry], listed).is_ok();
+    let active = match open(storage, &entry, header.log_id) {
+        Ok((file, head)) if is_there(&entry) => {
+            let capacity = entry.capacity as usize;
+            let durable = durable(&head, entry.salt, capacity);
+            let walk = walk_file(&file, &entry, capacity)?;
+            let goes_on = goes_on(&file, &entry, header.clean_offset)?;
+            Some(Active { durable, goes_on, next_seq: walk.next_seq, room: capacity.saturating_sub(walk.cut) })
+        }
+        _ => None,
+    };
+    let mut spares = Vec::new();
+    for spare in manifest.spares() {
+        spares.push(match open(storage, spare, header.log_id) {
+            Ok((file, head)) if is_there(spare) => Some(front(&file, &head, spare.salt, spare.capacity)?),
+            _ => None,
+        });
+    }
+    stale(storage, manifest, scan::outlived(entry.base_seq, header.clean_offset, active, &spares))
+}
+
+/// The error for what an unsealed segment says against the manifest, if one does.
+fn stale(storage: &Storage, manifest: &Manifest, says: Option<(usize, &'static str)>) -> Result<()> {
+    let Some((index, reason)) = says else { return Ok(()) };
+    let entry = &manifest.entries[manifest.active_index() + index];
+    Err(stale_manifest(storage, file_name(entry.ordinal).as_str(), reason))
+}
+
+/// Whether a frame verifies at `clean_offset`.
+fn goes_on(file: &StoredFile, entry: &Entry, clean_offset: u64) -> Result<bool> {
+    let Some(at) = usize::try_from(clean_offset).ok().filter(|at| *at >= FRAMES_AT) else { return Ok(false) };
+    Ok(frame_at(file, entry.salt, at, entry.capacity)?.is_some())
+}
+
+fn end_of_log(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Examined> {
     match closed(storage, manifest, access)? {
         Some(examined) => in_bounds(storage, manifest, examined),
         None => whole(storage, manifest, access),
@@ -222,7 +283,12 @@ fn closed(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Opti
         walk_file(&file, &entry, clean)?
     };
     let Some(judged) = scan::closed_by(walk, &entry, clean_offset) else { return Ok(None) };
-    check_spares(storage, manifest)?;
+    let spares = fronts_of_spares(storage, manifest)?;
+    let durable = durable(&head, entry.salt, entry.capacity as usize);
+    let goes_on = goes_on(&file, &entry, clean_offset)?;
+    let room = entry.capacity.saturating_sub(clean_offset) as usize;
+    let active = Active { durable, goes_on, next_seq: judged.walk.next_seq, room };
+    stale(storage, manifest, scan::outlived(entry.base_seq, clean_offset, Some(active), &spares))?;
     let bytes_read = judged.walk.cut as u64;
     let (used_spares, images) = (Vec::new(), vec![Image { entry, head }]);
     Ok(Some(Examined { judged, used_spares, images, cut: None, closed: true, bytes_read }))
@@ -239,8 +305,13 @@ fn whole(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Exami
     for segment in &loaded {
         segment.bring_in(storage, segment.image.entry.capacity as usize)?;
     }
+    let (active, offset) = (manifest.active(), manifest.header.clean_offset);
+    let goes_on = offset != 0 && {
+        let file = storage.open_read(file_name(active.ordinal).as_str())?;
+        goes_on(&file, active, offset)?
+    };
     let unsealed: Vec<Unsealed<'_>> = loaded.iter().map(Loaded::unsealed).collect();
-    let judged = scan::judge_from(loaded[0].walked, &unsealed[0], manifest.header.clean_offset, &unsealed[1..])
+    let judged = scan::judge_from(loaded[0].walked, &unsealed[0], Close { offset, goes_on }, &unsealed[1..])
         .map_err(|damage| corrupt(storage, &unsealed[damage.segment].entry, &damage))?;
     let cut = (judged.tail == Tail::Torn).then(|| loaded[judged.judged].cut(&judged));
     let is_used = |i: &usize| access == Access::Exclusive && *i != judged.judged && scan::is_used(&unsealed[*i]);
@@ -250,15 +321,14 @@ fn whole(storage: &Storage, manifest: &Manifest, access: Access) -> Result<Exami
     in_bounds(storage, manifest, Examined { judged, used_spares, images, cut, closed: false, bytes_read })
 }
 
-/// Refuses spares that say that they are other segments; nothing else of them matters after a clean close.
-fn check_spares(storage: &Storage, manifest: &Manifest) -> Result<()> {
+/// What is seen at the front of each spare; refuses those that say that they are other segments.
+fn fronts_of_spares(storage: &Storage, manifest: &Manifest) -> Result<Vec<Option<Front>>> {
+    let mut fronts = Vec::new();
     for entry in manifest.spares() {
-        let file = storage.open_read(file_name(entry.ordinal).as_str())?;
-        let mut page = vec![0; crate::format::PAGE];
-        file.read_at(&mut page, 0)?;
-        check_identity(file.path(), &page, entry, manifest.header.log_id)?;
+        let (file, head) = open(storage, entry, manifest.header.log_id)?;
+        fronts.push(Some(front(&file, &head, entry.salt, entry.capacity)?));
     }
-    Ok(())
+    Ok(fronts)
 }
 
 /// Refuses a manifest that speaks of records behind the end.
@@ -272,11 +342,15 @@ fn in_bounds(storage: &Storage, manifest: &Manifest, examined: Examined) -> Resu
         return Ok(examined);
     };
     let offset = examined.judged.walk.cut;
-    let damage = Damage { segment: 0, offset, expected_seq: last_seq + 1, durable: offset, reason };
+    let expected_seq = last_seq + 1;
+    let damage = Damage { segment: 0, offset, expected_seq, durable: offset, reason, is_stale: false };
     Err(corrupt(storage, &examined.last().entry, &damage))
 }
 
 fn corrupt(storage: &Storage, entry: &Entry, damage: &Damage) -> Error {
+    if damage.is_stale {
+        return stale_manifest(storage, file_name(entry.ordinal).as_str(), damage.reason);
+    }
     Error::Corrupt(Box::new(Corruption {
         path: storage.path(file_name(entry.ordinal).as_str()),
         segment: entry.ordinal,

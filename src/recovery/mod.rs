@@ -1,9 +1,11 @@
 //! From a directory to the state of a log: the manifest, the scan, the verdict, and what makes it durable.
 
 pub(crate) mod examine;
+mod front;
 mod lock;
 pub(crate) mod report;
 mod settle;
+pub(crate) mod unnamed;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,9 +21,10 @@ use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::map::Tail;
 use crate::options::{Options, SyncMode};
 use crate::planted::{Bug, planted};
-use crate::recovery::examine::{Access, Examined, check_files, examine, torn_tail};
+use crate::recovery::examine::{Access, Examined, examine, torn_tail};
 pub(crate) use crate::recovery::lock::{LOCK_LEN, Locks};
 use crate::recovery::report::{RecoveryReport, TailState};
+use crate::recovery::unnamed::{Place, Unnamed, unnamed};
 use crate::scan;
 use crate::segment::{Maps, Preparation, Segment, Spare, file_name};
 use crate::storage::{FileId, Listed, Storage, StoredFile};
@@ -126,7 +129,7 @@ fn recover(storage: &Storage, options: &Options, started: Instant) -> Result<Rec
     let examined = examined(storage, options, &mut manifest)?;
     let state = manifest.current().clone();
     let next_ordinal = next_ordinal(&state, &listed);
-    let leftovers = remove_leftovers(storage, &state, &listed);
+    let leftovers = remove_leftovers(storage, &state, &listed, examined.place());
     let (segments, tail, spares, active) = attach(storage, &state, &examined, &maps)?;
     let named = spares.iter().map(|spare| (spare.entry.ordinal, spare.id)).chain([(state.active().ordinal, active)]);
     let identities = Identities { lock: None, readers: readers.id()?, unsealed: named.collect() };
@@ -142,8 +145,7 @@ fn examined(storage: &Storage, options: &Options, manifest: &mut ManifestFile) -
         let reason = "the log carries another user tag";
         return Err(Error::Foreign(Box::new(Foreign { path: storage.path(MANIFEST), reason })));
     }
-    check_files(storage, &state.entries, &storage.list()?)?;
-    let examined = examine(storage, state, Access::Exclusive)?;
+    let examined = examine(storage, state, &storage.list()?, Access::Exclusive)?;
     if options.strict && examined.tail() == TailState::Torn {
         return Err(torn_tail(storage, &examined));
     }
@@ -189,16 +191,23 @@ pub(crate) fn next_ordinal(state: &Manifest, listed: &[Listed]) -> u64 {
     named.chain(found.filter(|ordinal| *ordinal <= MAX_NUMBER / 2)).max().map_or(1, |last| last.saturating_add(1))
 }
 
-/// Removes the files of segments that the manifest does not name.
-fn remove_leftovers(storage: &Storage, state: &Manifest, listed: &[Listed]) -> Result<()> {
-    let named: std::collections::HashSet<u64> = state.entries.iter().map(|entry| entry.ordinal).collect();
-    let is_leftover = |file: &&Listed| match SegmentName::decode(&file.name) {
-        Some(ordinal) => file.is_file && !named.contains(&ordinal),
-        // A copy that was finished but for its mark.
-        None => file.name == MANIFEST_TMP || file.name == UNFINISHED,
-    };
+/// Removes the files that are left over; one that may hold records stays.
+fn remove_leftovers(storage: &Storage, state: &Manifest, listed: &[Listed], end: Place) -> Result<()> {
+    let is_leftover = |what| what == Unnamed::Leftover || planted(Bug::BelieveOlderManifest);
+    let segments = unnamed(storage, state, listed, Some(end))?;
+    let names: Vec<String> =
+        segments.into_iter().filter(|(_, what)| is_leftover(*what)).map(|(name, _)| name).collect();
+    for name in &names {
+        remove_if_there(storage, name)?;
+    }
+    if !names.is_empty() {
+        storage.sync_dir()?;
+    }
+    // The mark of a copy that was finished but for that, or of one that was to be added to: only behind the segments that
+    // it speaks of.
+    let marks = listed.iter().filter(|file| file.name == MANIFEST_TMP || file.name == UNFINISHED);
     let mut removed = false;
-    for file in listed.iter().filter(is_leftover) {
+    for file in marks {
         remove_if_there(storage, &file.name)?;
         removed = true;
     }

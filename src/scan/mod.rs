@@ -7,13 +7,14 @@
 mod evidence;
 mod frames;
 mod judge;
+mod outlived;
 mod pieces;
 
 pub(crate) use evidence::Verifier;
-#[cfg(fuzzing)]
 pub(crate) use evidence::{Window, search};
 pub(crate) use frames::{AHEAD, Walk, walk};
-pub(crate) use judge::{Damage, Judged, Tail, Unsealed, closed_at, closed_by, is_used, judge, judge_from};
+pub(crate) use judge::{Close, Damage, Judged, Tail, Unsealed, closed_at, closed_by, is_used, judge, judge_from};
+pub(crate) use outlived::{Active, Front, outlived};
 pub(crate) use pieces::{walk_pieces, walk_present};
 
 /// Whether every byte is zero.

@@ -81,5 +81,5 @@ fn a_manifest_that_nothing_can_rebuild_exits_with_2() {
         std::fs::write(fixture.segment(ordinal), [7; 12288]).expect("a write");
     }
     std::fs::remove_file(fixture.path("log/MANIFEST")).expect("a removal");
-    run(&["repair", &fixture.log(), "--write"]).failed(2, "restore it from a copy");
+    run(&["repair", &fixture.log(), "--write"]).failed(2, "restore the whole directory from one backup");
 }

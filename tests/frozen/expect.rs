@@ -119,6 +119,7 @@ fn refused(verdict: &Verdict) -> String {
         Verdict::Missing { ordinal } => format!("refused: segment {ordinal} is missing\n"),
         Verdict::NoManifest => "refused: no manifest\n".to_owned(),
         Verdict::Foreign => "refused: foreign\n".to_owned(),
+        Verdict::Stale => "refused: the manifest is older than the segments\n".to_owned(),
         Verdict::Version => "refused: version\n".to_owned(),
         Verdict::NoLog => "no log\n".to_owned(),
         Verdict::Ok { .. } => panic!("it was not refused"),

@@ -6,6 +6,7 @@ pub mod build;
 pub mod bytes;
 pub mod crc;
 pub mod manifest;
+pub mod older;
 pub mod segment;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,8 @@ pub enum Verdict {
         ordinal: u64,
     },
     Foreign,
+    /// The MANIFEST is older than the segments.
+    Stale,
     Corrupt {
         ordinal: u64,
         offset: u64,
@@ -137,6 +140,8 @@ struct End<'a> {
     tail: Tail,
     /// The seq expected at the cut.
     e: u64,
+    /// Bytes of the judged segment behind the cut.
+    room: usize,
 }
 
 fn open(manifest: &Manifest, files: &Files) -> Parsed {
@@ -146,17 +151,21 @@ fn open(manifest: &Manifest, files: &Files) -> Parsed {
         meta: manifest.meta.clone(),
         ..unopened(Verdict::NoLog)
     };
-    let segments = match present(manifest, files) {
-        Ok(segments) => segments,
-        Err(verdict) => return Parsed { verdict, ..header },
-    };
-    match find_end(manifest, &segments) {
+    let there = present(manifest, files);
+    let segments = there.as_deref().unwrap_or_default();
+    let found = there.as_ref().map_err(Clone::clone).and_then(|_| find_end(manifest, segments));
+    let place = found.as_ref().ok().map(|end| older::Place { e: end.e, room: end.room });
+    let may_be_older = matches!(found, Ok(_) | Err(Verdict::Missing { .. } | Verdict::Corrupt { .. }));
+    if may_be_older && older::is_older(manifest, files, place) {
+        return Parsed { verdict: Verdict::Stale, ..header };
+    }
+    match found {
         Err(verdict) => Parsed { verdict, ..header },
         Ok(end) => Parsed {
             verdict: Verdict::Ok { tail: end.tail, cut_ordinal: end.ordinal, cut_offset: end.cut },
             last_seq: end.e - 1,
             gaps: gaps(manifest),
-            ..replay(header, manifest, &segments, &end)
+            ..replay(header, manifest, segments, &end)
         },
     }
 }
@@ -200,8 +209,8 @@ fn check_identities(manifest: &Manifest, segment: &Segment<'_>) -> Result<(), Ve
 
 /// Where a clean close left the log: nothing behind it is looked at, nor any spare.
 fn closed_end<'a>(active: &Segment<'a>, closed: Walk<'a>) -> End<'a> {
-    let (cut, e) = (closed.cut as u64, closed.e);
-    End { walks: vec![closed], ordinal: active.entry.ordinal, cut, tail: Tail::Clean, e }
+    let (cut, e, room) = (closed.cut as u64, closed.e, active.bytes.len() - closed.cut);
+    End { walks: vec![closed], ordinal: active.entry.ordinal, cut, tail: Tail::Clean, e, room }
 }
 
 fn judge_unclosed<'a>(
@@ -240,7 +249,8 @@ fn choose_spare<'s, 'a>(
         None if claim > Some(8192) => corrupt(spare, FRAMES),
         // Nothing of the spare was synced, or `begun` would be there.
         None => Ok(None),
-        Some((_, std::cmp::Ordering::Greater)) => corrupt(spare, FRAMES),
+        Some((_, std::cmp::Ordering::Greater)) => Err(Verdict::Stale),
+        Some((base, std::cmp::Ordering::Less)) if base - walk.e > (rest_of_active / 24) as u64 => Err(Verdict::Stale),
         // What claims in the spare says that the active segment was whole.
         Some((_, std::cmp::Ordering::Less)) if claim.is_some() => corrupt(active, walk.cut),
         Some((_, std::cmp::Ordering::Less)) => Ok(None),
@@ -272,7 +282,7 @@ fn judge<'a>(segment: &Segment<'a>, walks: Vec<Walk<'a>>, clean_offset: u64) -> 
     } else {
         Tail::EarlierLife
     };
-    Ok(End { walks, ordinal, cut: at, tail, e })
+    Ok(End { walks, ordinal, cut: at, tail, e, room: segment.bytes.len() - cut })
 }
 
 fn gaps(manifest: &Manifest) -> Vec<(u64, u64)> {

@@ -17,6 +17,7 @@ pub struct Identity {
     pub log_id: [u8; 16],
     pub ordinal: u64,
     pub capacity: u64,
+    pub replaces: u64,
 }
 
 #[derive(Clone)]
@@ -65,6 +66,7 @@ fn identity(copy: &[u8]) -> Option<Identity> {
         log_id: array(copy, 16)?,
         ordinal: u64_at(copy, 32)?,
         capacity: u64_at(copy, 40)?,
+        replaces: u64_at(copy, 56)?,
     })
 }
 

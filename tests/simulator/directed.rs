@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use mmap_wal::{Background, Options, SyncMode, TailState, Wal};
+use mmap_wal::{Background, Error, Options, SyncMode, TailState, Wal};
 
 use super::campaign::scratch_dir;
 use super::disk::Disk;
@@ -112,4 +112,20 @@ pub fn killed_creation() -> Result<(), String> {
         once(&start, &[]).map_err(|message| format!("killed before: {}: {message}", moment.before))?;
     }
     Ok(())
+}
+
+/// The manifest of a log's first record is put back when the log has gone on in two further segments.
+pub fn older_manifest() -> Result<(), String> {
+    let dir = scratch_dir();
+    let wal = small(SyncMode::Sync).open(dir.path()).expect("a new log");
+    wal.append(&[1; 3000]).expect("an append");
+    let older = std::fs::read(dir.path().join("MANIFEST")).expect("the manifest");
+    let last = (0..12).map(|_| wal.append(&[2; 3000]).expect("an append")).last();
+    wal.close().expect("a close");
+    std::fs::write(dir.path().join("MANIFEST"), older).expect("the manifest of before");
+    match small(SyncMode::Sync).open(dir.path()) {
+        Err(Error::StaleManifest(_)) => Ok(()),
+        Err(e) => Err(format!("refused, but: {e}")),
+        Ok(wal) => Err(format!("it is believed: the log ends at {}, not {last:?}", wal.positions().last)),
+    }
 }

@@ -248,7 +248,7 @@ impl Session {
             return Err("it needs no space, and was refused for want of it".to_owned());
         }
         // A call that fills the bytes in place asks for a few more.
-        if self.has_spare_for(need + 8)? {
+        if self.has_spare_for(need + 8, matches!(op, Op::TruncateBack(_)))? {
             return Err("it was refused for want of space, and a spare was announced that it fits".to_owned());
         }
         self.model.refused();
@@ -259,8 +259,9 @@ impl Session {
         self.check_open(wal)
     }
 
-    /// Whether the manifest announces a spare, not begun, with room for `need` bytes of frames.
-    fn has_spare_for(&self, need: usize) -> Result<bool, String> {
+    /// Whether the manifest announces a spare, not begun, with room for `need` bytes of frames; for a cut, one that was
+    /// prepared after all segments that hold records.
+    fn has_spare_for(&self, need: usize, cuts: bool) -> Result<bool, String> {
         let files = self.machine.disk().live_image().files_in(LOG);
         let said = files.get("MANIFEST").map(|bytes| manifest::decode(bytes));
         let Some(Ok(said)) = said else { return Err("there is no manifest".to_owned()) };
@@ -268,8 +269,10 @@ impl Session {
             let bytes = files.get(&format!("{ordinal:020}.wal"));
             bytes.is_some_and(|bytes| bytes[BEGUN..BEGUN + 8] == [0; 8])
         };
-        let mut spares = said.entries.iter().filter(|entry| entry.kind() == Kind::Spare);
-        Ok(spares.any(|spare| spare.capacity as usize >= FRAMES + need && is_unused(spare.ordinal)))
+        let (spares, used): (Vec<_>, Vec<_>) =
+            said.entries.iter().partition(|entry| entry.kind() == Kind::Spare && is_unused(entry.ordinal));
+        let last = used.iter().map(|entry| entry.ordinal).max().filter(|_| cuts).unwrap_or(0);
+        Ok(spares.iter().any(|spare| spare.capacity as usize >= FRAMES + need && spare.ordinal > last))
     }
 
     fn returned(&mut self, wal: &Wal, op: Op, promise: u64) -> Result<(), String> {

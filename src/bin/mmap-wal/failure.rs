@@ -95,7 +95,7 @@ pub(crate) fn complain(sentence: &str) {
 pub(crate) fn code_of(e: &Error) -> u8 {
     match e {
         Error::Corrupt(_) | Error::MissingSegment(_) | Error::NoManifest { .. } => CORRUPT,
-        Error::Foreign(_) | Error::Version { .. } | Error::UnfinishedCopy { .. } => CORRUPT,
+        Error::StaleManifest(_) | Error::Foreign(_) | Error::Version { .. } | Error::UnfinishedCopy { .. } => CORRUPT,
         Error::Io(failure) => match failure.operation {
             Operation::Open | Operation::Read | Operation::List | Operation::Map => UNREADABLE,
             Operation::Rebuild => CORRUPT,
@@ -119,7 +119,7 @@ pub(crate) fn sentence_of(e: &Error) -> String {
 
 fn advice(failure: &IoFailure) -> &'static str {
     match failure.source.kind() {
-        _ if failure.operation == Operation::Rebuild => "restore it from a copy",
+        _ if failure.operation == Operation::Rebuild => "restore the whole directory from one backup",
         ErrorKind::AlreadyExists => "give a directory that is empty or not there",
         ErrorKind::NotFound if failure.source.raw_os_error().is_none() => "append something to create one",
         ErrorKind::NotFound => "check the path",

@@ -79,6 +79,7 @@ fn as_json(stat: &Stat) -> Value {
         "bytes_on_disk": stat.bytes_on_disk,
         "segments": stat.segments.iter().map(segment_json).collect::<Vec<Value>>(),
         "leftovers": stat.leftovers,
+        "kept": stat.kept,
         "others": stat.others,
     })
 }
@@ -126,7 +127,7 @@ fn write_text(stat: &Stat, text: &mut String) -> fmt::Result {
     }
     writeln!(text, "generation  {}", stat.generation)?;
     writeln!(text, "on disk     {} bytes", stat.bytes_on_disk)?;
-    for (title, names) in [("left over", &stat.leftovers), ("not its own", &stat.others)] {
+    for (title, names) in [("left over", &stat.leftovers), ("kept", &stat.kept), ("not its own", &stat.others)] {
         if !names.is_empty() {
             writeln!(text, "{title:<11} {}", names.join(" "))?;
         }
