@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::format::name::STATS;
 use crate::format::stats::{PAGE_LEN, SLOT_LEN, SLOTS, SLOTS_AT, Slot, WRITER_LEN, Writer};
 use crate::storage::{Storage, StoredFile};
-use crate::sync::{Instant, Mutex, lock};
+use crate::sync::{Instant, Mutex, lock, thread};
 
 /// The writer's part is written at most this often.
 pub(crate) const PERIOD: Duration = Duration::from_millis(100);
@@ -82,6 +82,8 @@ pub(crate) fn read(storage: &Storage) -> Result<(Option<Writer>, Vec<Slot>)> {
         if Writer::decode(&page[..WRITER_LEN]).is_some() {
             break;
         }
+        // Whoever writes it may need this processor to come to its end.
+        thread::yield_now();
     }
     let now = storage.now();
     let slots = page[SLOTS_AT..].chunks_exact(SLOT_LEN).filter_map(Slot::decode);

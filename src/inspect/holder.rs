@@ -37,11 +37,47 @@ impl WriterLock {
 pub(crate) fn writer_lock(storage: &Storage, page: Option<&Writer>) -> WriterLock {
     use crate::format::name::{LOCK, READERS};
 
-    let Ok(locks) = std::fs::read_to_string("/proc/locks") else { return WriterLock::Unknown };
     // The file LOCK, and the directory, which a writer holds also when somebody has removed that file.
     let (Ok(lock), Ok(dir)) = (storage.id_of(LOCK), storage.own_id()) else { return WriterLock::Unknown };
     let held: Vec<Named> = lock.into_iter().chain([dir]).map(Named::of).collect();
     let readers = storage.id_of(READERS).ok().flatten().map(|readers| readers.numbers().1).unwrap_or_default();
+    match find_holder(&held, readers, || std::fs::read_to_string("/proc/locks")) {
+        WriterLock::Free if may_be_hidden(page) => WriterLock::Unknown,
+        found => found,
+    }
+}
+
+/// How often a long list is read before a lock that is not in it is believed not to be held.
+#[cfg(target_os = "linux")]
+const LOOKS: u32 = 16;
+
+/// The kernel gives out that many bytes of the list at a time. Between two pieces it releases the list, and goes on by
+/// counting: a lock that is released meanwhile lets it pass over another one.
+#[cfg(target_os = "linux")]
+const PIECE: usize = crate::format::PAGE;
+
+/// Looks for an exclusive lock of one of `held` in what `list` returns, in which there is a lock of the file with the inode
+/// `readers` on the same file system.
+#[cfg(target_os = "linux")]
+fn find_holder(held: &[Named], readers: u64, mut list: impl FnMut() -> std::io::Result<String>) -> WriterLock {
+    let mut found = WriterLock::Unknown;
+    for _ in 0..LOOKS {
+        let Ok(locks) = list() else { return WriterLock::Unknown };
+        found = holder_in(&locks, held, readers);
+        // A lock that is listed is held; one that is not is free if the list is of one moment.
+        if matches!(found, WriterLock::Held(_)) || locks.len() < PIECE - LINE {
+            break;
+        }
+    }
+    found
+}
+
+/// The longest line, by far.
+#[cfg(target_os = "linux")]
+const LINE: usize = 256;
+
+#[cfg(target_os = "linux")]
+fn holder_in(locks: &str, held: &[Named], readers: u64) -> WriterLock {
     let devices: Vec<&str> =
         locks.lines().filter_map(flock).filter(|found| found.inode == readers).map(|found| found.device).collect();
     let is = |lock: &Named, found: &Flock<'_>| {
@@ -52,7 +88,6 @@ pub(crate) fn writer_lock(storage: &Storage, page: Option<&Writer>) -> WriterLoc
         Some(found) => u32::try_from(found.pid).map_or(WriterLock::Unknown, WriterLock::Held),
         // The lock of the caller is not listed either.
         None if devices.is_empty() => WriterLock::Unknown,
-        None if may_be_hidden(page) => WriterLock::Unknown,
         None => WriterLock::Free,
     }
 }
@@ -123,6 +158,41 @@ mod tests {
         assert_eq!(flock("1: POSIX  ADVISORY  WRITE 7 fe:00:42 0 EOF"), None);
         assert_eq!(flock("1: FLOCK  ADVISORY  WRITE x fe:00:42 0 EOF"), None);
         assert_eq!(flock("1: FLOCK"), None);
+    }
+
+    /// A list of `count` locks of other files, a reader's, and those of `more`.
+    fn list(count: u64, more: &[&str]) -> String {
+        let others = (0..count).map(|inode| format!("1: FLOCK  ADVISORY  WRITE 9 fe:00:{} 0 EOF\n", 1000 + inode));
+        let readers = "1: FLOCK  ADVISORY  READ 5 fe:00:43 0 EOF\n".to_owned();
+        others.chain([readers]).chain(more.iter().map(|line| format!("{line}\n"))).collect()
+    }
+
+    fn found(mut lists: Vec<String>) -> WriterLock {
+        let last = lists.pop().unwrap_or_default();
+        let mut lists = lists.into_iter();
+        let held = [Named { device: "00:2a".into(), inode: 42 }];
+        find_holder(&held, 43, || Ok(lists.next().unwrap_or_else(|| last.clone())))
+    }
+
+    const WRITER: &str = "1: FLOCK  ADVISORY  WRITE 7 fe:00:42 0 EOF";
+
+    #[test]
+    fn a_writer_that_a_long_list_has_passed_over_is_found_by_another_look() {
+        assert_eq!(found(vec![list(200, &[]), list(200, &[]), list(200, &[WRITER])]), WriterLock::Held(7));
+        assert_eq!(found(vec![list(200, &[])]), WriterLock::Free);
+        // A short one is of one moment.
+        assert_eq!(found(vec![list(5, &[]), list(5, &[WRITER])]), WriterLock::Free);
+    }
+
+    #[test]
+    fn the_device_is_that_of_the_readers_lock_beside_it() {
+        assert_eq!(found(vec![list(0, &[WRITER])]), WriterLock::Held(7));
+        assert_eq!(found(vec![list(0, &["1: FLOCK  ADVISORY  WRITE 7 fe:01:42 0 EOF"])]), WriterLock::Free);
+        assert_eq!(found(vec![list(0, &["1: FLOCK  ADVISORY  WRITE 7 00:2a:42 0 EOF"])]), WriterLock::Held(7));
+        assert_eq!(found(vec![list(0, &["1: FLOCK  ADVISORY  READ 7 fe:00:42 0 EOF"])]), WriterLock::Free);
+        assert_eq!(found(vec![list(0, &["1: -> FLOCK  ADVISORY  WRITE 7 fe:00:42 0 EOF"])]), WriterLock::Free);
+        let none = "1: FLOCK  ADVISORY  WRITE 7 fe:00:44 0 EOF\n".to_owned();
+        assert_eq!(found(vec![none]), WriterLock::Unknown, "the caller's own lock is not listed");
     }
 
     #[test]
