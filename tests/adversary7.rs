@@ -179,6 +179,7 @@ fn what_is_shown_of_a_closed_log_stays_whatever_later_writers_do() {
     let snapshots: Vec<Snapshot> = (1..=12)
         .map(|life| {
             let snapshot = reader.snapshot().expect("a closed log");
+            snapshot.map_all().expect("maps of what goes");
             let wal = open(dir.path());
             append(&wal, 1 + life * 7 % 60, life);
             let last = wal.positions().last;

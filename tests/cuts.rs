@@ -140,6 +140,7 @@ fn a_file_that_anybody_looks_at_is_not_used_again() {
     fill(&wal, 1..=60, 1);
     let view = wal.snapshot();
     let reader = Reader::open(dir.path()).expect("a reader").snapshot().expect("a view");
+    reader.map_all().expect("maps of what goes");
     wal.truncate_front(60).expect("a truncation");
     fill(&wal, 61..=200, 2);
     wal.truncate_front(190).expect("a truncation");
