@@ -43,7 +43,7 @@ pub(crate) fn writer_lock(storage: &Storage, page: Option<&Writer>) -> WriterLoc
         Err(_) => return WriterLock::Unknown,
     };
     let readers = file(storage, READERS).map(|readers| readers.inode).unwrap_or_default();
-    match find_holder(&lock, readers, || std::fs::read_to_string("/proc/locks")) {
+    match find_holder(&lock, readers, locks) {
         WriterLock::Free if may_be_hidden(page) => WriterLock::Unknown,
         found => found,
     }
@@ -53,10 +53,25 @@ pub(crate) fn writer_lock(storage: &Storage, page: Option<&Writer>) -> WriterLoc
 #[cfg(target_os = "linux")]
 const LOOKS: u32 = 16;
 
-/// The kernel gives out that many bytes of the list at a time. Between two pieces it releases the list, and goes on by
-/// counting: a lock that is released meanwhile lets it pass over another one.
+/// The kernel gives out at most that many bytes of the list at a time, and no more than are asked for. Between two pieces it
+/// releases the list, and goes on by counting: a lock that is released meanwhile lets it pass over another one.
 #[cfg(target_os = "linux")]
 const PIECE: usize = crate::format::PAGE;
+
+/// The list of all locks, in pieces that are as large as can be: `read_to_string` asks for a line at first.
+#[cfg(target_os = "linux")]
+fn locks() -> std::io::Result<String> {
+    use std::io::Read;
+
+    let mut file = std::fs::File::open("/proc/locks")?;
+    let (mut list, mut piece) = (Vec::new(), [0; 2 * PIECE]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(String::from_utf8_lossy(&list).into_owned()),
+            read => list.extend_from_slice(&piece[..read]),
+        }
+    }
+}
 
 /// Looks for an exclusive lock of `lock` in what `list` returns, in which there is a lock of the file with the inode
 /// `readers` on the same file system.
