@@ -41,7 +41,7 @@ pub(crate) fn writer_lock(storage: &Storage, page: Option<&Writer>) -> WriterLoc
     let (Ok(lock), Ok(dir)) = (storage.id_of(LOCK), storage.own_id()) else { return WriterLock::Unknown };
     let held: Vec<Named> = lock.into_iter().chain([dir]).map(Named::of).collect();
     let readers = storage.id_of(READERS).ok().flatten().map(|readers| readers.numbers().1).unwrap_or_default();
-    match find_holder(&held, readers, || std::fs::read_to_string("/proc/locks")) {
+    match find_holder(&held, readers, locks) {
         WriterLock::Free if may_be_hidden(page) => WriterLock::Unknown,
         found => found,
     }
@@ -51,10 +51,25 @@ pub(crate) fn writer_lock(storage: &Storage, page: Option<&Writer>) -> WriterLoc
 #[cfg(target_os = "linux")]
 const LOOKS: u32 = 16;
 
-/// The kernel gives out that many bytes of the list at a time. Between two pieces it releases the list, and goes on by
-/// counting: a lock that is released meanwhile lets it pass over another one.
+/// The kernel gives out at most that many bytes of the list at a time, and no more than are asked for. Between two pieces it
+/// releases the list, and goes on by counting: a lock that is released meanwhile lets it pass over another one.
 #[cfg(target_os = "linux")]
 const PIECE: usize = crate::format::PAGE;
+
+/// The list of all locks, in pieces that are as large as can be: `read_to_string` asks for a line at first.
+#[cfg(target_os = "linux")]
+fn locks() -> std::io::Result<String> {
+    use std::io::Read;
+
+    let mut file = std::fs::File::open("/proc/locks")?;
+    let (mut list, mut piece) = (Vec::new(), [0; 2 * PIECE]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(String::from_utf8_lossy(&list).into_owned()),
+            read => list.extend_from_slice(&piece[..read]),
+        }
+    }
+}
 
 /// Looks for an exclusive lock of one of `held` in what `list` returns, in which there is a lock of the file with the inode
 /// `readers` on the same file system.
