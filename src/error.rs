@@ -431,6 +431,12 @@ impl Error {
         matches!(self, Self::Io(failure) if failure.source.kind() == io::ErrorKind::OutOfMemory)
     }
 
+    /// Whether this says that this process may not write there.
+    pub(crate) fn is_unwritable(&self) -> bool {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        matches!(self, Self::Io(failure) if matches!(failure.source.kind(), PermissionDenied | ReadOnlyFilesystem))
+    }
+
     /// Whether this says that a file is there already.
     pub(crate) fn is_already_there(&self) -> bool {
         matches!(self, Self::Io(failure) if failure.source.kind() == io::ErrorKind::AlreadyExists)

@@ -113,8 +113,8 @@ impl Reader {
 /// At most `max_maps` maps of a log that is there, under the lock that keeps its files from being recycled.
 pub(crate) fn attend(storage: &Storage, max_maps: usize) -> Result<Arc<Maps>> {
     let readers = open_readers(storage)?;
-    readers.lock_shared()?;
-    Ok(Maps::of_reader(&Arc::new(readers), max_maps))
+    readers.as_ref().map_or(Ok(()), StoredFile::lock_shared)?;
+    Ok(Maps::of_reader(readers.map(Arc::new), max_maps))
 }
 
 /// Everything that is there now.
@@ -177,12 +177,26 @@ fn no_log(storage: &Storage) -> Error {
     Error::io(Operation::Open, storage.dir(), source)
 }
 
-/// Every log that was ever open for writing has the file; without it, a writer that comes would not see this reader.
-fn open_readers(storage: &Storage) -> Result<StoredFile> {
-    match storage.open_read(READERS) {
-        Err(e) if e.is_not_found() => storage.open_or_create(READERS),
-        other => other,
+/// Every log that was ever open for writing has the file; without it, a writer that comes would not see this reader. `None`
+/// where it is missing and no writer can come, because the file system itself is read-only: not only this mount of it.
+fn open_readers(storage: &Storage) -> Result<Option<StoredFile>> {
+    let e = match storage.open_read(READERS) {
+        Err(e) if e.is_not_found() => match storage.open_or_create(READERS) {
+            Err(e) if e.is_unwritable() => e,
+            created => return created.map(Some),
+        },
+        opened => return opened.map(Some),
+    };
+    if storage.is_on_read_only_file_system()? {
+        return Ok(None);
     }
+    let Error::Io(failure) = e else { return Err(e) };
+    let reason = format!(
+        "{}; readers lock this file so that a writer does not recycle what they read: create it, empty, where the \
+         directory can be written, or open the log there once",
+        failure.source
+    );
+    Err(Error::io(Operation::Create, &failure.path, std::io::Error::new(failure.source.kind(), reason)))
 }
 
 /// The segments that hold records: the sealed ones, and those behind them, which are mapped.

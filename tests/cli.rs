@@ -165,12 +165,14 @@ fn replay_without_a_segment_prints_what_is_before_it() {
 fn stat_tells_what_the_log_is() {
     let fixture = Fixture::with_lines(300);
     std::fs::write(fixture.path("log/notes.txt"), b"mine").expect("a file");
-    std::fs::write(fixture.path("log/00000000000000000099.wal"), b"left").expect("a file");
+    std::fs::write(fixture.path("log/00000000000000000099.wal"), [0; 12288]).expect("a file");
+    std::fs::write(fixture.path("log/00000000000000000098.wal"), b"another's").expect("a file");
     let stat = fixture.stat();
     let expected = [("schema", 1), ("first_seq", 1), ("last_seq", 300), ("checkpoint_seq", 0)];
     expected.iter().for_each(|(field, value)| assert_eq!(stat[field], *value, "{field}"));
     assert_eq!((&stat["tail"], &stat["writer"], &stat["closed"]), (&"clean".into(), &Value::Null, &true.into()));
     assert_eq!((&stat["others"][0], &stat["leftovers"][0]), (&"notes.txt".into(), &"00000000000000000099.wal".into()));
+    assert_eq!(stat["kept"][0], "00000000000000000098.wal");
     let segments = stat["segments"].as_array().expect("segments");
     let roles: Vec<&str> = segments.iter().filter_map(|segment| segment["role"].as_str()).collect();
     // A spare follows, if the end left time to prepare one.

@@ -379,6 +379,71 @@ fn path_longer_than_the_limit_of_the_system_is_no_obstacle() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Something is mounted while this lives.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    /// Mounts with `arguments`, the last of which is where; `None` where that is not possible.
+    fn with(arguments: &[&str], at: &Path) -> Option<Self> {
+        let done = std::process::Command::new("mount").args(arguments).arg(at).output();
+        done.is_ok_and(|output| output.status.success()).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+/// Reads the log in `dir`, which holds `last` records, in all ways.
+fn is_readable(dir: &Path, last: u64, copy: &Path) {
+    let reader = Reader::open(dir).expect("a reader");
+    assert_eq!(reader.snapshot().expect("a snapshot").replay(0).expect("a replay").count() as u64, last);
+    let mut tail = reader.tail(last - 1).expect("a tail");
+    assert_eq!(tail.try_next().expect("no damage").expect("a record").seq(), last);
+    let look = Log::open(dir).expect("a look");
+    assert_eq!(look.stat().expect("a look").last_seq, last);
+    assert!(look.verify(|_| {}).expect("a look").damages.is_empty());
+    assert!(look.plan_repair().expect("a plan").is_empty());
+    assert_eq!(look.copy(copy, 0, |_| {}).expect("a copy").last_seq, last);
+}
+
+#[test]
+fn read_only_media_are_read_without_the_readers_file() {
+    let dir = fixture::scratch();
+    let (media, view) = (dir.path().join("media"), dir.path().join("view"));
+    fs::create_dir(&media).expect("a directory");
+    fs::create_dir(&view).expect("a directory");
+    let Some(_media) = Mounted::with(&["-t", "tmpfs", "tmpfs"], &media) else {
+        return println!("SKIPPED: nothing can be mounted here");
+    };
+    let data = media.join("data");
+    log(&data, 20).close().expect("closed");
+    fs::remove_file(data.join("READERS")).expect("no readers' file");
+
+    // A mount that cannot be written, of a file system that others write: a writer could come.
+    let source = media.to_str().expect("a path");
+    let Some(shown) = Mounted::with(&["--bind", source], &view) else {
+        return println!("SKIPPED: nothing can be mounted here");
+    };
+    let Some(_) = Mounted::with(&["-o", "remount,bind,ro"], &view).map(std::mem::forget) else {
+        return println!("SKIPPED: nothing can be mounted again here");
+    };
+    let refused = Reader::open(view.join("data")).err().expect("a refusal").to_string();
+    assert!(refused.contains("READERS") && refused.contains("create it"), "{refused}");
+    fs::write(data.join("READERS"), "").expect("the readers' file");
+    is_readable(&view.join("data"), 20, &dir.path().join("copy of a view"));
+    drop(shown);
+
+    fs::remove_file(data.join("READERS")).expect("no readers' file");
+    let Some(_) = Mounted::with(&["-o", "remount,ro"], &media).map(std::mem::forget) else {
+        return println!("SKIPPED: nothing can be mounted again here");
+    };
+    is_readable(&data, 20, &dir.path().join("copy of media"));
+    assert!(options().open(&data).is_err(), "it cannot be written");
+}
+
 #[test]
 fn hard_linked_or_opened_file_is_not_recycled() {
     let dir = fixture::scratch();

@@ -64,8 +64,8 @@ impl Maps {
     }
 
     /// The maps of a reader, whose snapshots share none: each is given back with the snapshot that needs it.
-    pub(crate) fn of_reader(readers: &Arc<StoredFile>, limit: usize) -> Arc<Self> {
-        Self::new(Some(Arc::clone(readers)), limit, 0, 0)
+    pub(crate) fn of_reader(readers: Option<Arc<StoredFile>>, limit: usize) -> Arc<Self> {
+        Self::new(readers, limit, 0, 0)
     }
 
     /// For single maps that are given back at once.

@@ -142,6 +142,25 @@ impl Dir {
         Ok(rustix::fs::fstat(&self.0)?.st_nlink == 0)
     }
 
+    /// Whether the superblock of its file system is read-only, and not only the mount by which it was reached: a container
+    /// may have a directory read-only that others write. `false` where that is not told.
+    #[cfg(target_os = "linux")]
+    pub(super) fn is_on_read_only_file_system(&self) -> io::Result<bool> {
+        use rustix::fs::StatxFlags;
+        let found = rustix::fs::statx(&self.0, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+        // An older kernel says nothing of it.
+        if found.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+            return Ok(false);
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+        Ok(mounts.lines().any(|line| is_read_only_mount(line, found.stx_mnt_id)))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn is_on_read_only_file_system(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Its descriptor.
     pub(super) fn file(&self) -> &File {
         &self.0
@@ -176,6 +195,15 @@ impl Dir {
     }
 }
 
+/// Whether `line` of `/proc/self/mountinfo` is of the mount `id`, and its superblock is read-only: proc_pid_mountinfo(5).
+#[cfg(target_os = "linux")]
+fn is_read_only_mount(line: &str, id: u64) -> bool {
+    let Some((mount, superblock)) = line.split_once(" - ") else { return false };
+    let is_this = mount.split(' ').next().and_then(|number| number.parse().ok()) == Some(id);
+    // Its type, its source, and its options; spaces in a name are escaped.
+    is_this && superblock.split(' ').nth(2).is_some_and(|options| options.split(',').any(|option| option == "ro"))
+}
+
 /// Opens a directory only as a place to walk on from.
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
 const WALK: OFlags = OFlags::PATH;
@@ -200,4 +228,21 @@ pub(super) fn above_standard_streams(fd: OwnedFd) -> io::Result<OwnedFd> {
         return Ok(fd);
     }
     Ok(rustix::io::fcntl_dupfd_cloexec(&fd, STANDARD_STREAMS)?)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn read_only_superblock_is_told_from_read_only_mount() {
+        let line = |mount: &str, superblock: &str| {
+            format!("36 35 98:0 / /mnt {mount} master:1 - ext4 /dev/a\\040b {superblock}")
+        };
+        assert!(is_read_only_mount(&line("ro,noatime", "ro,errors=continue"), 36));
+        assert!(!is_read_only_mount(&line("ro,noatime", "rw,errors=continue"), 36));
+        assert!(!is_read_only_mount(&line("ro", "ro"), 3));
+        assert!(!is_read_only_mount("36 35 98:0 / /mnt ro", 36));
+        assert!(!is_read_only_mount("", 36));
+    }
 }

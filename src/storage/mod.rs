@@ -191,6 +191,11 @@ impl Storage {
         self.act(Act::Look(&self.0.path), || self.0.dir.is_removed())
     }
 
+    /// Whether nobody can write to the file system of the directory, by this mount or another one.
+    pub(crate) fn is_on_read_only_file_system(&self) -> Result<bool> {
+        self.act(Act::Look(&self.0.path), || self.0.dir.is_on_read_only_file_system())
+    }
+
     /// Locks the directory itself, without waiting.
     pub(crate) fn try_lock_dir(&self) -> Result<DirLock> {
         // Opened once more, so that the lock ends with what holds it, and not with the last view of the log.

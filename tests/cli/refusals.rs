@@ -153,3 +153,31 @@ fn output_to_a_full_device_exits_with_5() {
     let output = command(&["replay", &fixture.log()]).stdout(full).stderr(Stdio::piped()).output().expect("a run");
     ran(output).failed(5, "no space for the output");
 }
+
+/// Of yesterday's backup only the MANIFEST is put back.
+#[test]
+fn an_older_manifest_exits_with_2_everywhere_and_is_repaired() {
+    let fixture = Fixture::with_lines(20);
+    let log = fixture.log();
+    let older = std::fs::read(fixture.path("log/MANIFEST")).expect("the manifest");
+    run_with(&["append", &log, "--segment-size", "12KiB"], lines(21..=600).as_bytes()).ok();
+    std::fs::write(fixture.path("log/MANIFEST"), older).expect("a file");
+    let out = fixture.path("out").to_string_lossy().into_owned();
+    let commands: [&[&str]; 7] = [
+        &["verify", &log],
+        &["stat", &log],
+        &["replay", &log],
+        &["tail", &log, "--after", "0"],
+        &["copy", &log, &out],
+        &["append", &log],
+        &["checkpoint", &log, "20"],
+    ];
+    for args in commands {
+        run(args).failed(2, "is older than the segments");
+    }
+    let planned = run(&["repair", &log]);
+    assert!(planned.code == 2 && planned.stdout.contains("older MANIFEST"), "{}", planned.stdout);
+    run(&["repair", &log, "--write"]).ok();
+    assert_eq!(run(&["replay", &log]).ok(), lines(1..=600));
+    assert_eq!(run_with(&["append", &log], b"601\n").ok(), "601\n");
+}
