@@ -862,13 +862,12 @@ fn survives(failing: Failing) -> usize {
 /// Acts whose failure nobody needs to hear of: the pid for messages, times of change, and what is done ahead of need and
 /// can be done again with another file, the look at what became of the log's names before that included.
 fn is_harmless(failing: Failing, act: &str) -> bool {
+    let is_minor = ["Look", "SetTimes"].iter().any(|name| act.starts_with(name));
     let preparing = ["Create", "Allocate", "Populate", "Map", "Write"].iter().any(|name| act.starts_with(name));
     match failing {
         Failing::Nothing => true,
-        Failing::One(_, EIO) | Failing::From(_, EIO) => {
-            let is_minor = act.contains("LOCK") || act.starts_with("Look") || act.starts_with("SetTimes");
-            is_minor || (preparing && act.contains(".wal"))
-        }
+        _ if is_minor => true,
+        Failing::One(_, EIO) | Failing::From(_, EIO) => act.contains("LOCK") || (preparing && act.contains(".wal")),
         _ => !act.contains("MANIFEST"),
     }
 }
