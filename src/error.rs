@@ -309,7 +309,7 @@ pub struct MapLimit {
 impl std::fmt::Display for MapLimit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { held, max_maps, .. } = self;
-        let system = self.max_map_count.map_or("unknown".to_owned(), |count| count.to_string());
+        let system = self.max_map_count.map_or("unknown".to_owned(), |count| format!("{count}"));
         let space = self.address_space.map_or("unlimited".to_owned(), |bytes| format!("{bytes} bytes"));
         write!(f, "cannot map {}: ", self.path.display())?;
         if self.by_system {
@@ -428,7 +428,8 @@ impl Error {
 
     /// Whether this says that there is no room for one more map.
     pub(crate) fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::Io(failure) if failure.source.kind() == io::ErrorKind::OutOfMemory)
+        matches!(self, Self::Io(failure)
+            if failure.operation != Operation::LockMemory && failure.source.kind() == io::ErrorKind::OutOfMemory)
     }
 
     /// Whether this says that this process may not write there.

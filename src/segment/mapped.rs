@@ -124,6 +124,8 @@ impl Segment {
             None => self.map_now(Purpose::Keep)?,
         };
         mapping.count();
+        // Not for longer: when nothing shows it any more, the space of its file is free.
+        self.maps.forget(&mapping);
         lock(&self.file).kept = Some(mapping);
         Ok(())
     }

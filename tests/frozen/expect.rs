@@ -180,7 +180,8 @@ pub fn of_verification(found: &Verification) -> String {
         ("cut", found.cut.map_or("null".to_owned(), cut)),
         ("writer", number(found.writer.map(u64::from))),
         ("segments", found.segments.to_string()),
-        ("records", found.records.to_string()),
+        // Those that a truncation hides were counted with the others.
+        ("records", (found.records + found.truncated).to_string()),
         ("bytes", found.bytes.to_string()),
         ("damages", format!("[{list}]")),
     ];
