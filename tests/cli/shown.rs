@@ -112,7 +112,7 @@ fn a_writer_in_another_pid_namespace_is_seen_or_not_known() {
     let fixture = Fixture::new();
     let log = fixture.log();
     // The writer is process 1 of its namespace, and listed here with another number.
-    let mut inner = unshared(&[program, "append", &log]);
+    let mut inner = unshared(&[program, "append", &log, "--segment-size", "12KiB"]);
     let mut inner = inner.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a writer");
     let mut stdin = inner.stdin.take().expect("its input");
     stdin.write_all(b"one\n").expect("a line");
