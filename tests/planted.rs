@@ -20,6 +20,7 @@ use simulator::campaign::Campaign;
 use simulator::directed;
 
 const BUGS: [Bug; 21] = [
+    Bug::RecycleKeepsSalt,
     Bug::AckBeforeSync,
     Bug::NoDirectorySync,
     Bug::NoScrub,
@@ -32,7 +33,6 @@ const BUGS: [Bug; 21] = [
     Bug::OneSlot,
     Bug::NoRedirty,
     Bug::SeqRestarts,
-    Bug::RecycleKeepsSalt,
     Bug::RecycleNotSynced,
     Bug::RestartBeforeCut,
     Bug::NumberWithoutSpace,
@@ -53,6 +53,10 @@ fn search(bug: Bug) -> Result<String, String> {
         }
         Bug::BelieveOlderManifest => {
             named("older_manifest", directed::older_manifest()).map(|()| "older_manifest".to_owned())
+        }
+        Bug::RecycleKeepsSalt => {
+            let ran = directed::frames_of_a_previous_generation();
+            named("frames_of_a_previous_generation", ran).map(|()| "frames_of_a_previous_generation".to_owned())
         }
         // Without a bug there is no end to it, and it has a test of its own.
         Bug::None => campaign(15_000),
@@ -84,7 +88,7 @@ fn every_planted_bug_is_caught() {
     }
     plant(Bug::None);
     assert!(missed.is_empty(), "not caught: {missed:?}");
-    for bug in [Bug::None, Bug::OneSlot, Bug::CrcWithoutSalt] {
+    for bug in [Bug::RecycleKeepsSalt, Bug::OneSlot, Bug::CrcWithoutSalt, Bug::None] {
         search(bug).expect("without a bug there is nothing to catch");
     }
 }

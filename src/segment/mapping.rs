@@ -40,7 +40,11 @@ impl Mapping {
 
     /// Counts it, even if that is more than may be: a map that is there is not refused.
     pub(super) fn count(&self) {
-        let _ = self.permit.get_or_init(|| self.budget.exceed());
+        // Not within the initialisation, for which another thread would wait.
+        if self.permit.get().is_none() {
+            // If another thread was faster, this permit is given back.
+            let _ = self.permit.set(self.budget.exceed());
+        }
     }
 
     /// The map.

@@ -129,3 +129,27 @@ pub fn older_manifest() -> Result<(), String> {
         Ok(wal) => Err(format!("it is believed: the log ends at {}, not {last:?}", wal.positions().last)),
     }
 }
+
+/// A file that is used again holds frames that were cut off, under the numbers and at the places of those to come.
+pub fn frames_of_a_previous_generation() -> Result<(), String> {
+    let (dir, crash) = (scratch_dir(), scratch_dir());
+    let wal = small(SyncMode::Sync).open(dir.path()).expect("a new log");
+    // Eight records fill a segment.
+    let append = |of: u8, count: usize| (0..count).for_each(|_| assert!(wal.append(&[of; 1000]).is_ok()));
+    append(1, 16);
+    wal.truncate_back(8).expect("a cut");
+    append(2, 1);
+    // The file of the second segment is the spare that this cut goes on in.
+    wal.maintain().expect("a spare");
+    wal.truncate_back(8).expect("a cut");
+    append(3, 1);
+    if wal.stats().recycled == 0 {
+        return Err("no file was used again".to_owned());
+    }
+    crashed(dir.path(), crash.path(), FIRST, FRAMES, 0);
+    match small(SyncMode::Sync).open(crash.path()) {
+        Ok(wal) if wal.positions().last == 9 => Ok(()),
+        Ok(wal) => Err(format!("records that were cut are back: the log ends at {}", wal.positions().last)),
+        Err(e) => Err(format!("refused: {e}")),
+    }
+}
