@@ -1,16 +1,21 @@
 //! The writer: records are encoded straight into the map, and published when they are whole.
 
+mod notes;
+mod scratch;
+
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
+use crate::append::notes::Notes;
+use crate::append::scratch::{Scratch, place_payloads};
 use crate::error::{Error, Result};
+use crate::format::PAGE;
 use crate::format::frame::{self, HEADER, Header};
 use crate::format::manifest::Entry;
-use crate::format::segment::{FRAMES_AT, MAX_CAPACITY};
-use crate::index::Sheet;
+use crate::format::segment::FRAMES_AT;
 use crate::map::{self, Map, Tail};
 use crate::planted::{Bug, planted};
-use crate::segment::{End, Segment, Spare, frame_size};
+use crate::segment::{End, Pages, Segment, Spare, frame_size};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Counter};
 
@@ -102,6 +107,9 @@ pub(crate) struct Writer {
     /// The tail of the segment before, in which nothing is written any more: letting go of it may take a while.
     left: Option<Tail>,
     counts: Arc<Counts>,
+    /// Whether the pages of an append are made writable before it stores to them: where it waits for its sync, that is
+    /// little more, and every page of it may have been written back since the last one.
+    prefaults: bool,
 }
 
 /// What this handle wrote; read without the writer's lock, and written by the writer alone.
@@ -118,7 +126,7 @@ fn count(counter: &Counter, more: u64) {
 
 impl Writer {
     /// Goes on at the end of `segment` with the record `next_seq`.
-    pub(crate) fn new(segment: Arc<Segment>, tail: Tail, next_seq: u64, spares: Vec<Spare>) -> Self {
+    pub(crate) fn new(segment: Arc<Segment>, tail: Tail, next_seq: u64, spares: Vec<Spare>, prefaults: bool) -> Self {
         let End { offset, .. } = segment.end();
         Self {
             notes: Notes::of(&segment),
@@ -131,7 +139,25 @@ impl Writer {
             rotated: None,
             left: None,
             counts: Arc::default(),
+            prefaults,
         }
+    }
+
+    /// Makes writable what an append of `size` bytes of frames stores to, if it fits; not inlined, since it calls the
+    /// system.
+    #[inline(never)]
+    fn prefault(&self, size: usize) -> Result<()> {
+        let end = self.at.saturating_add(size);
+        if end > self.segment.capacity() {
+            return Ok(());
+        }
+        // Page by page, and not what lies between: what is made writable is written back.
+        let first = self.at - self.at % PAGE;
+        if first == FRAMES_AT {
+            return self.segment.prefault(PAGE..end);
+        }
+        self.segment.prefault(PAGE..FRAMES_AT)?;
+        self.segment.prefault(first..end)
     }
 
     /// The last seq that was given.
@@ -161,6 +187,9 @@ impl Writer {
     #[inline]
     fn append_copied(&mut self, tag: u16, len: usize, copy: impl FnOnce(&mut [u8])) -> Result<Attempt<u64>> {
         let size = frame_size(len)?;
+        if self.prefaults {
+            self.prefault(size)?;
+        }
         let free = self.tail.bytes(self.at..self.segment.capacity()).unwrap_or_default();
         map::prefetch(free, size + FETCH_AHEAD..size + FETCH_AHEAD + size.min(FETCH_MOST));
         let Some(bytes) = free.get_mut(..size) else {
@@ -180,6 +209,9 @@ impl Writer {
         fill: impl FnOnce(&mut [u8]) -> std::result::Result<usize, E>,
     ) -> Result<std::result::Result<u64, E>> {
         let most = frame_size(max_len)?;
+        if self.prefaults {
+            self.prefault(most)?;
+        }
         let at = self.at;
         let header = |len| Header::new(at, len, self.next_seq, watermark(&self.segment, at), true, 0);
         let Some(bytes) = self.tail.bytes(at..at + most) else {
@@ -214,9 +246,20 @@ impl Writer {
     /// a batch that is abandoned leaves no frame that verifies.
     pub(crate) fn append_batch<T: AsRef<[u8]>>(&mut self, tag: u16, records: &[T]) -> Result<Attempt<Seqs>> {
         let (start, capacity) = (self.at, self.segment.capacity());
+        let segment = self.prefaults.then_some(&*self.segment);
+        if let Some(segment) = segment {
+            segment.prefault(PAGE..FRAMES_AT)?;
+        }
         let Some(bytes) = self.tail.bytes(start..capacity) else { return Ok(Attempt::Full(FRAMES_AT)) };
         let mut scratch = Scratch { touched: 0, bytes };
-        let need = place_payloads(&mut scratch, records)?;
+        let mut asked = start;
+        let need = place_payloads(&mut scratch, records, |to| match segment {
+            Some(segment) if start + to > asked => {
+                let from = std::mem::replace(&mut asked, (start + to).next_multiple_of(PAGE));
+                segment.prefault(from..start + to)
+            }
+            _ => Ok(()),
+        })?;
         if need > scratch.bytes.len() {
             return Ok(Attempt::Full(need));
         }
@@ -268,6 +311,17 @@ impl Writer {
         self.spares.iter().position(|spare| need <= spare.entry.capacity as usize - FRAMES_AT)
     }
 
+    /// Makes writable what a rotation for `need` bytes of frames stores to, in this segment and the next.
+    ///
+    /// # Errors
+    /// As [`Pages::prefault`].
+    pub(crate) fn prefault_rotation(&self, need: usize) -> Result<()> {
+        if let Some(at) = self.spare_for(need) {
+            self.spares[at].prefault_front(need)?;
+        }
+        self.segment.prefault(PAGE..FRAMES_AT)
+    }
+
     /// Goes on in the first announced spare that holds `need` bytes; the caller has asked [`Writer::can_rotate`].
     pub(crate) fn rotate(&mut self, need: usize) -> Option<Arc<Segment>> {
         let spare = self.spares.remove(self.spare_for(need)?)?;
@@ -297,9 +351,17 @@ impl Writer {
         self.spares.front().map(|spare| spare.entry)
     }
 
-    /// The spare that comes next, and its map.
-    pub(crate) fn next_map(&self) -> Option<(u64, Arc<Map>)> {
-        self.spares.front().map(|spare| (spare.entry.ordinal, Arc::clone(spare.map())))
+    /// Makes writable what [`Writer::restart`] stores to.
+    ///
+    /// # Errors
+    /// As [`Pages::prefault`].
+    pub(crate) fn prefault_restart(&self) -> Result<()> {
+        self.spares.front().map_or(Ok(()), |spare| spare.prefault_front(0))
+    }
+
+    /// The pages of the spare that comes next.
+    pub(crate) fn next_pages(&self) -> Option<Arc<Pages>> {
+        self.spares.front().map(|spare| Arc::clone(spare.pages()))
     }
 
     /// Goes on in the next spare with the record `base_seq`, whatever was written before.
@@ -353,85 +415,7 @@ impl Writer {
     }
 }
 
-/// What the writer puts down of where records stand: two comparisons for each, a store or two for every so many.
-struct Notes {
-    sheet: Option<Arc<Sheet>>,
-    base_seq: u64,
-    /// The next record whose place is put down.
-    due: u64,
-    /// Bytes of each record since the last one whose place was put down; `DIFFERENT` once they are not of one size.
-    alike: usize,
-}
-
-/// The size of no record.
-const DIFFERENT: usize = 0;
-
-impl Notes {
-    /// Of `segment`, which has no records if it has a sheet.
-    fn of(segment: &Segment) -> Self {
-        let (sheet, base_seq) = (segment.index().sheet(), segment.base_seq());
-        let due = if sheet.is_some() { base_seq } else { u64::MAX };
-        Self { sheet, base_seq, due, alike: DIFFERENT }
-    }
-
-    /// The record `seq` stands at `offset` and occupies `size` bytes; it is published only after this.
-    #[inline]
-    fn take(&mut self, seq: u64, offset: usize, size: usize) {
-        if seq == self.due {
-            self.put_down(offset);
-            self.alike = size;
-        } else if size != self.alike && self.alike != DIFFERENT {
-            self.put_down_difference(seq);
-        }
-    }
-
-    fn put_down(&mut self, offset: usize) {
-        if let Some(sheet) = &self.sheet {
-            sheet.put(self.due - self.base_seq, offset);
-            self.due += sheet.stride();
-        }
-    }
-
-    fn put_down_difference(&mut self, seq: u64) {
-        self.alike = DIFFERENT;
-        if let Some(sheet) = &self.sheet {
-            sheet.differ(seq - self.base_seq);
-        }
-    }
-}
-
 /// D for a frame that is written at `at` now.
 fn watermark(segment: &Segment, at: usize) -> Option<usize> {
     if planted(Bug::WatermarkTooHigh) { Some(at) } else { segment.watermark() }
-}
-
-/// Copies the payloads to where their frames will be and notes their lengths, as far as there is room; returns the bytes
-/// that all of them need.
-fn place_payloads<T: AsRef<[u8]>>(scratch: &mut Scratch<'_>, records: &[T]) -> Result<usize> {
-    let mut need = 0_usize;
-    for record in records {
-        let payload = record.as_ref();
-        let size = frame_size(payload.len())?;
-        let at = need;
-        need = need.saturating_add(size);
-        if let Some(frame) = scratch.bytes.get_mut(at..need) {
-            scratch.touched = need;
-            frame[HEADER..HEADER + payload.len()].copy_from_slice(payload);
-            frame::note_len(frame, payload.len() as u32);
-        }
-    }
-    let max = MAX_CAPACITY - FRAMES_AT;
-    if need > max { Err(Error::RecordTooLarge { len: need as u64, max: max as u64 }) } else { Ok(need) }
-}
-
-/// Unpublished bytes that become zero again unless they are kept, whatever happens in user code.
-struct Scratch<'a> {
-    bytes: &'a mut [u8],
-    touched: usize,
-}
-
-impl Drop for Scratch<'_> {
-    fn drop(&mut self) {
-        self.bytes[..self.touched].fill(0);
-    }
 }

@@ -1,15 +1,16 @@
 //! The parts of an open log, working together; touches no byte itself.
 
-use crate::ahead::Ahead;
+mod show;
+
+use crate::ahead::{Ahead, Refused};
 use crate::append::{Attempt, Counts, Writer};
 use crate::board::Board;
 use crate::callback::Callback;
 use crate::commit::Commit;
-use crate::error::Result;
-use crate::event::{Event, Histogram, Listener, Stats};
-use crate::format::stats;
+use crate::error::{Error, Result};
+use crate::event::{Event, Listener};
 use crate::index::Budget;
-use crate::live::{Live, Positions};
+use crate::live::Live;
 use crate::options::{Background, Options, SyncMode};
 use crate::planted::{Bug, planted};
 use crate::prepare::{Keeper, Plan};
@@ -86,12 +87,12 @@ impl Engine {
         let spares = spares.into_iter().map(|spare| spare.indexed(&index_budget)).collect();
         let next_seq =
             if planted(Bug::SeqRestarts) && live.first_seq > live.durable_seq { 1 } else { live.durable_seq + 1 };
-        let writer = Writer::new(active, tail, next_seq, spares);
+        let writer = Writer::new(active, tail, next_seq, spares, options.sync_mode == SyncMode::Sync);
         let board = Board::open(&storage).map(|board| (board, storage.now()));
         Self {
             written: writer.counts(),
             writer: Mutex::new(writer),
-            commit: Commit::new(live),
+            commit: Commit::new(live, options.sync_mode != SyncMode::Sync),
             keeper: Keeper::new(storage.clone(), plan, manifest, next_ordinal, Arc::clone(&readers)),
             storage,
             readers,
@@ -120,13 +121,13 @@ impl Engine {
         let mut writer = lock(&self.writer);
         loop {
             self.commit.check()?;
-            match attempt(&mut writer)? {
+            match attempt(&mut writer).map_err(|e| self.failed(e))? {
                 Attempt::Done(outcome) => {
                     self.rouse();
                     return Ok(Written { outcome, rotated, epoch: self.commit.epoch() });
                 }
                 Attempt::Full(need) if writer.can_rotate(need) => {
-                    self.rotate(&mut writer, need);
+                    self.rotate(&mut writer, need)?;
                     rotated = true;
                 }
                 Attempt::Full(need) => {
@@ -171,17 +172,33 @@ impl Engine {
 
     /// Makes the pages that appends are about to reach writable.
     pub(crate) fn look_ahead(&self) {
-        let next = self.try_writer().and_then(|writer| writer.next_map());
+        let next = self.try_writer().and_then(|writer| writer.next_pages());
         // The files of the other segments could not be used again while they seemed to be looked at.
         let active = Arc::clone(self.commit.live().active());
-        lock(&self.ahead).look(&active, next);
+        let looked = lock(&self.ahead).look(&active, next);
+        drop(active);
+        looked.unwrap_or_else(|refused| self.see_to_refusal(refused));
+    }
+
+    /// Finds out why pages cannot be made writable, and poisons the log before an append comes to them, unless it is for
+    /// want of space.
+    #[cold]
+    fn see_to_refusal(&self, Refused { pages, range }: Refused) {
+        // No byte of them changes under the lock. It is not waited for, since its holder may be in a callback: the next
+        // look is refused again.
+        let Some(_writer) = self.try_writer() else { return };
+        match pages.prefault(range) {
+            Ok(()) | Err(Error::NoSpace(_)) => {}
+            Err(e) => drop(self.commit.poison(e)),
+        }
     }
 
     /// Makes all pages of a new log writable, if its zeros are not on the disk, to which they would go once more.
     pub(crate) fn cover_new(&self) {
         if self.mode == SyncMode::None {
-            let next = lock(&self.writer).next_map();
-            lock(&self.ahead).cover(self.commit.live().active(), next);
+            let next = lock(&self.writer).next_pages();
+            let covered = lock(&self.ahead).cover(self.commit.live().active(), next);
+            covered.unwrap_or_else(|refused| self.see_to_refusal(refused));
         }
     }
 
@@ -201,10 +218,18 @@ impl Engine {
     }
 
     /// Goes on in the next segment; whoever calls this has asked whether there is one.
-    fn rotate(&self, writer: &mut Writer, need: usize) {
+    fn rotate(&self, writer: &mut Writer, need: usize) -> Result<()> {
+        writer.prefault_rotation(need).map_err(|e| self.failed(e))?;
         if let Some(next) = writer.rotate(need) {
             self.commit.rotated(&next);
         }
+        Ok(())
+    }
+
+    /// What an append is told that stored nothing: where the file system refuses to be written to, nothing can be any
+    /// more, and the log is poisoned.
+    pub(crate) fn failed(&self, e: Error) -> Error {
+        if matches!(e, Error::Io(_)) { self.commit.poison(e) } else { e }
     }
 
     /// Runs `attempt` if that takes no waiting.
@@ -214,11 +239,11 @@ impl Engine {
         if self.is_behind(writer.last_seq()) {
             return Ok(None);
         }
-        let (outcome, rotated) = match attempt(&mut writer)? {
+        let (outcome, rotated) = match attempt(&mut writer).map_err(|e| self.failed(e))? {
             Attempt::Done(outcome) => (Some(outcome), false),
             Attempt::Full(need) if writer.can_rotate(need) => {
-                self.rotate(&mut writer, need);
-                match attempt(&mut writer)? {
+                self.rotate(&mut writer, need)?;
+                match attempt(&mut writer).map_err(|e| self.failed(e))? {
                     Attempt::Done(outcome) => (Some(outcome), true),
                     Attempt::Full(_) => (None, true),
                 }
@@ -285,25 +310,6 @@ impl Engine {
         synced
     }
 
-    /// Has shown to others what changed though nothing was appended: under the lock under which the thread looks for the
-    /// last time before it dozes, so it was seen then, or the thread is found dozing here.
-    pub(crate) fn show_soon(&self) {
-        self.changed.store(true, Ordering::Relaxed);
-        if self.dozing.load(Ordering::Relaxed) {
-            self.commit.sync_bell.ring();
-        }
-    }
-
-    /// Shows the log to others, as [`Engine::show`] does, from the first change on: `moved` is one.
-    pub(crate) fn show_changes(&self, moved: bool, now: bool) {
-        if moved {
-            self.changed.store(true, Ordering::Relaxed);
-        }
-        if self.changed.load(Ordering::Relaxed) {
-            self.show(now);
-        }
-    }
-
     /// Starts a sync when `window` records are not durable, and waits while twice as many are not.
     fn keep_window(&self, seq: u64, epoch: usize, window: u64) -> Result<()> {
         let unsynced = seq.saturating_sub(self.commit.durable_seq());
@@ -343,65 +349,6 @@ impl Engine {
     pub(crate) fn wake_due(&self) {
         if !self.threaded {
             self.commit.wake_due();
-        }
-    }
-
-    /// What this handle has counted.
-    pub(crate) fn stats(&self) -> Stats {
-        let syncs = self.commit.syncs();
-        Stats {
-            records: self.written.records.load(Ordering::Relaxed),
-            bytes: self.written.bytes.load(Ordering::Relaxed),
-            rotations: self.written.rotations.load(Ordering::Relaxed),
-            segment_waits: self.keeper.counts.waits.load(Ordering::Relaxed),
-            prepared: self.keeper.counts.prepared.load(Ordering::Relaxed),
-            recycled: self.keeper.counts.recycled.load(Ordering::Relaxed),
-            removed: self.keeper.counts.removed.load(Ordering::Relaxed),
-            sync_micros: syncs.micros,
-            group_records: syncs.group_records,
-        }
-    }
-
-    /// Shows the log to other processes, unless that was done a moment ago and need not be `now`.
-    pub(crate) fn show(&self, now: bool) {
-        if let Some((board, opened)) = &self.board {
-            board.show(now, || self.shown(std::process::id(), *opened));
-        }
-    }
-
-    /// What others are shown; `pid` is 0 once the log is closed.
-    fn shown(&self, pid: u32, opened: u64) -> stats::Writer {
-        let (live, stats) = (self.commit.live(), self.stats());
-        let Positions { first, last, durable, checkpoint } = live.positions();
-        let counts = |histogram: &Histogram| {
-            let (buckets, sum, max) = histogram.parts();
-            stats::Counts { buckets, sum, max }
-        };
-        stats::Writer {
-            pid,
-            opened,
-            updated: self.storage.now(),
-            mode: match self.mode {
-                SyncMode::Sync => 0,
-                SyncMode::Batch { .. } => 1,
-                SyncMode::None => 2,
-            },
-            first_seq: first,
-            last_seq: last,
-            durable_seq: durable,
-            checkpoint_seq: checkpoint,
-            segments: live.segments.len() as u64,
-            active: live.active().ordinal(),
-            position: live.active().end().offset as u64,
-            records: stats.records,
-            bytes: stats.bytes,
-            rotations: stats.rotations,
-            segment_waits: stats.segment_waits,
-            prepared: stats.prepared,
-            recycled: stats.recycled,
-            removed: stats.removed,
-            sync_micros: counts(&stats.sync_micros),
-            group_records: counts(&stats.group_records),
         }
     }
 

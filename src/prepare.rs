@@ -314,7 +314,7 @@ impl Keeper {
             (writer.unsealed(), Arc::clone(writer.segment()))
         };
         // The manifest will not say where the log was closed once it is open again: the segment does.
-        active.witness(active.end().offset).and_then(|()| active.sync_words()).map_err(|e| commit.poison(e))?;
+        active.witness_end().map_err(|e| commit.poison(e))?;
         let retired = std::mem::take(&mut books.retired);
         books.update(commit, |next| {
             if let Some((before, after)) = &rotated {

@@ -1,24 +1,29 @@
 //! One segment file: prepared, begun, written, synced, read.
 
+mod end;
+mod pages;
 mod spare;
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::error::{Corruption, Error, MissingSegment, Result};
+use crate::format::PAGE;
 use crate::format::frame;
 use crate::format::manifest::Entry;
 use crate::format::name::SegmentName;
 use crate::format::segment::{self as words, CLOSED, CUT, DURABLE_AT, FRAMES_AT, PUBLISHED_AT};
-use crate::format::{ALIGN, PAGE};
 use crate::identity::check_identity;
-use crate::index::{Place, SparseIndex};
+use crate::index::SparseIndex;
 use crate::map::{Map, Tail};
 use crate::presence::Presence;
 use crate::scan::{self, Walk};
 use crate::storage::Storage;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, lock};
 
+pub(crate) use crate::segment::end::End;
+pub(crate) use crate::segment::pages::Pages;
 pub(crate) use crate::segment::spare::{Preparation, Spare, in_steps};
 
 /// How many bytes in front of what was synced the system is asked for.
@@ -27,29 +32,6 @@ const ASK_AHEAD: usize = 1 << 20;
 /// The name of the segment file `ordinal`.
 pub(crate) fn file_name(ordinal: u64) -> SegmentName {
     SegmentName::encode(ordinal)
-}
-
-/// How far a segment reaches: where its frames end, and how many records that is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct End {
-    pub(crate) offset: usize,
-    pub(crate) count: u64,
-}
-
-impl End {
-    /// Both in one word, so that they are read together; capacities are bounded so that each half fits.
-    fn pack(self) -> u64 {
-        ((self.offset / ALIGN) as u64) << 32 | self.count
-    }
-
-    /// Where the next record would stand.
-    pub(crate) fn place(self) -> Place {
-        Place { offset: self.offset, rank: self.count }
-    }
-
-    fn unpack(word: u64) -> Self {
-        Self { offset: (word >> 32) as usize * ALIGN, count: word & u64::from(u32::MAX) }
-    }
 }
 
 /// What stands in `published`.
@@ -72,11 +54,15 @@ pub(crate) struct Segment {
     log_id: Option<[u8; 16]>,
     entry: Entry,
     map: OnceLock<Arc<Map>>,
+    /// If it is appended to.
+    pages: Option<Arc<Pages>>,
     end: AtomicU64,
     /// D for new frames; 0 while an earlier segment is not wholly durable.
     watermark: AtomicUsize,
     /// Which slot of `durable` is written next.
     turn: AtomicUsize,
+    /// The page that holds `durable` cannot be stored to, for want of space.
+    mute: AtomicBool,
     /// Up to where the system was asked to read what will be written to.
     asked: AtomicUsize,
     index: Mutex<SparseIndex>,
@@ -101,9 +87,11 @@ impl Segment {
             log_id: Some(log_id),
             entry,
             map: OnceLock::new(),
+            pages: None,
             end: AtomicU64::new(end.pack()),
             watermark: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
+            mute: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
             index: Mutex::default(),
             present: Presence::none(entry.capacity as usize),
@@ -112,30 +100,38 @@ impl Segment {
         }
     }
 
-    /// A segment whose map is there: frames up to `offset`, `count` of them.
-    fn live(storage: &Storage, entry: Entry, path: PathBuf, map: &Arc<Map>, offset: usize, count: u64) -> Arc<Self> {
-        Arc::new(Self {
+    /// A segment whose map is there, with frames up to `end`.
+    fn live(storage: &Storage, entry: Entry, path: PathBuf, map: Arc<Map>, end: End) -> Self {
+        Self {
             storage: storage.clone(),
             path,
             log_id: None,
             entry,
-            map: OnceLock::from(Arc::clone(map)),
-            end: AtomicU64::new(End { offset, count }.pack()),
+            map: OnceLock::from(map),
+            pages: None,
+            end: AtomicU64::new(end.pack()),
             watermark: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
+            mute: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
             index: Mutex::default(),
             present: Presence::none(entry.capacity as usize),
             verified: AtomicUsize::new(FRAMES_AT),
             users: Arc::default(),
-        })
+        }
+    }
+
+    /// A segment that is appended to: `pages` hold frames up to `end`.
+    fn appended(storage: &Storage, entry: Entry, pages: Arc<Pages>, end: End) -> Arc<Self> {
+        let (path, map) = (pages.path().clone(), Arc::clone(pages.map()));
+        Arc::new(Self { pages: Some(pages), ..Self::live(storage, entry, path, map, end) })
     }
 
     /// Goes on appending to the active segment of an existing log, of which everything up to `end` is durable.
     pub(crate) fn resume(storage: &Storage, entry: Entry, end: End) -> Result<(Arc<Self>, Tail)> {
         let file = storage.open_write(file_name(entry.ordinal).as_str())?;
         let tail = file.map_writable(entry.capacity as usize, end.offset)?;
-        let segment = Self::live(storage, entry, file.path().to_owned(), tail.map(), end.offset, end.count);
+        let segment = Self::appended(storage, entry, Pages::new(storage, entry.ordinal, &file, tail.map()), end);
         segment.watermark.store(end.offset, Ordering::Relaxed);
         Ok((segment, tail))
     }
@@ -144,7 +140,7 @@ impl Segment {
     pub(crate) fn view(storage: &Storage, entry: Entry, end: End) -> Result<Arc<Self>> {
         let file = storage.open_read(file_name(entry.ordinal).as_str())?;
         let map = Arc::new(file.map_read_only(entry.capacity as usize, end.offset)?);
-        Ok(Self::live(storage, entry, file.path().to_owned(), &map, end.offset, end.count))
+        Ok(Arc::new(Self::live(storage, entry, file.path().to_owned(), map, end)))
     }
 
     /// What is known of where its records stand.
@@ -273,7 +269,41 @@ impl Segment {
         let map = self.map()?;
         self.storage.sync_map(&self.path, map, first_page..to)?;
         self.ask_ahead(map, to);
-        Ok(())
+        // The page of `durable`, which is stored to next, was just written back.
+        if from == FRAMES_AT || self.mute.load(Ordering::Relaxed) { self.prefault_durable() } else { Ok(()) }
+    }
+
+    fn prefault_durable(&self) -> Result<()> {
+        let asked = self.prefault(PAGE..FRAMES_AT);
+        self.mute.store(asked.is_err(), Ordering::Relaxed);
+        match asked {
+            // What was synced is durable all the same.
+            Err(Error::NoSpace(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The pages that it is appended to in.
+    pub(crate) fn pages(&self) -> Option<&Arc<Pages>> {
+        self.pages.as_ref()
+    }
+
+    /// Makes the pages of `range` writable, as [`Pages::prefault`] does.
+    ///
+    /// # Errors
+    /// As [`Pages::prefault`].
+    pub(crate) fn prefault(&self, range: Range<usize>) -> Result<()> {
+        self.pages.as_ref().map_or(Ok(()), |pages| pages.prefault(range))
+    }
+
+    /// Makes the page in which frames go on behind `synced` writable again after a sync, if they still do.
+    ///
+    /// # Errors
+    /// As [`Pages::prefault`].
+    pub(crate) fn prefault_after_sync(&self, synced: usize) -> Result<()> {
+        let page = synced - synced % PAGE;
+        let is_left = self.end().offset >= page + PAGE;
+        if page == synced || is_left { Ok(()) } else { self.prefault(page..page + PAGE) }
     }
 
     /// Has the pages that appends will reach soon read in, if they are not there: after an open they may be on the disk
@@ -331,13 +361,27 @@ impl Segment {
         Arc::strong_count(of) > 1 || Arc::strong_count(&of.users) > 1
     }
 
+    /// Stores where it ends, as far as there is space to, and makes that durable.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn witness_end(&self) -> Result<()> {
+        self.prefault_durable()?;
+        self.witness(self.end().offset)?;
+        self.sync_words()
+    }
+
     /// Makes the words durable.
-    pub(crate) fn sync_words(&self) -> Result<()> {
+    fn sync_words(&self) -> Result<()> {
         self.storage.sync_map(&self.path, self.map()?, PAGE..FRAMES_AT)
     }
 
-    /// Records in the file that everything below `durable` is, once that is true.
+    /// Records in the file that everything below `durable` is, once that is true. Where there is no space for that, the
+    /// file says less than it could.
     pub(crate) fn witness(&self, durable: usize) -> Result<()> {
+        if self.mute.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let at = DURABLE_AT[self.turn.fetch_xor(1, Ordering::Relaxed) & 1];
         let map = self.map()?;
         map.store(at, durable as u64);

@@ -1,16 +1,15 @@
 //! A segment file before anything is appended to it.
 
 use std::ops::Range;
-use std::path::PathBuf;
 
 use crate::error::Result;
 use crate::format::PAGE;
 use crate::format::manifest::Entry;
 use crate::format::segment::{self as words, BEGUN_AT, FRAMES_AT, IDENTITY_AT, IDENTITY_LEN, Identity};
 use crate::index::{Budget, SparseIndex};
-use crate::map::{Map, Tail};
+use crate::map::Tail;
 use crate::planted::{Bug, planted};
-use crate::segment::{Segment, file_name};
+use crate::segment::{End, Pages, Segment, file_name};
 use crate::storage::{Storage, StoredFile};
 use crate::sync::{Arc, thread};
 
@@ -40,7 +39,7 @@ impl Preparation {
 pub(crate) struct Spare {
     pub(crate) entry: Entry,
     storage: Storage,
-    path: PathBuf,
+    pages: Arc<Pages>,
     tail: Tail,
     index: SparseIndex,
 }
@@ -118,8 +117,8 @@ impl Spare {
     }
 
     fn new(storage: &Storage, entry: Entry, file: &StoredFile, tail: Tail) -> Self {
-        let (storage, path) = (storage.clone(), file.path().to_owned());
-        Self { entry, storage, path, tail, index: SparseIndex::default() }
+        let pages = Pages::new(storage, entry.ordinal, file, tail.map());
+        Self { entry, storage: storage.clone(), pages, tail, index: SparseIndex::default() }
     }
 
     /// Has memory of `budget` for where its records will stand.
@@ -129,9 +128,17 @@ impl Spare {
         self
     }
 
-    /// Its map.
-    pub(crate) fn map(&self) -> &Arc<Map> {
-        self.tail.map()
+    /// Its pages.
+    pub(crate) fn pages(&self) -> &Arc<Pages> {
+        &self.pages
+    }
+
+    /// Makes writable what [`Spare::begin`] and the first `need` bytes of frames will be stored to.
+    ///
+    /// # Errors
+    /// As [`Pages::prefault`].
+    pub(crate) fn prefault_front(&self, need: usize) -> Result<()> {
+        self.pages.prefault(PAGE..FRAMES_AT + need)
     }
 
     /// Makes this the segment that is appended to: from now on it says where it begins.
@@ -142,7 +149,7 @@ impl Spare {
             self.tail.map().store(at + size_of::<u64>(), check);
         }
         let entry = Entry { base_seq, ..self.entry };
-        let segment = Segment::live(&self.storage, entry, self.path, self.tail.map(), FRAMES_AT, 0);
+        let segment = Segment::appended(&self.storage, entry, self.pages, End { offset: FRAMES_AT, count: 0 });
         *segment.index() = self.index;
         (segment, self.tail)
     }

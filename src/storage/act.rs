@@ -37,6 +37,15 @@ pub enum Act<'a> {
     LockMemory(&'a Path),
     /// Make the pages of a range of a map present.
     Populate(&'a Path),
+    /// Make the pages of a range of a map writable before they are stored to.
+    Prefault {
+        /// The file.
+        path: &'a Path,
+        /// Offset of the first page.
+        offset: u64,
+        /// Length in bytes, up to the end of the last page.
+        len: u64,
+    },
     /// Write the pages of a range of a map to the device.
     SyncRange {
         /// The file.
@@ -81,6 +90,7 @@ impl<'a> Act<'a> {
             Self::Populate(path) | Self::SyncFile(path) | Self::SyncDir(path) | Self::List(path) => path,
             Self::Remove(path) | Self::Lock(path) | Self::LockMemory(path) => path,
             Self::Allocate { path, .. } | Self::Write { path, .. } | Self::SyncRange { path, .. } => path,
+            Self::Prefault { path, .. } => path,
             Self::Rename { from, .. } | Self::Link { from, .. } => from,
         }
     }
@@ -92,7 +102,7 @@ impl<'a> Act<'a> {
             Self::Open(_) => "open",
             Self::Allocate { .. } => "allocate space for",
             Self::Read(_) | Self::Populate(_) => "read",
-            Self::Write { .. } => "write",
+            Self::Write { .. } | Self::Prefault { .. } => "write",
             Self::Map(_) => "map",
             Self::LockMemory(_) => "lock in memory (`lock_memory` is on, and `ulimit -l` limits it)",
             Self::SyncRange { .. } | Self::SyncFile(_) | Self::SyncDir(_) => "sync",

@@ -1,0 +1,75 @@
+//! The pages of a segment that is or will be appended to, made writable before they are stored to.
+//!
+//! The kernel write-protects a page when it writes it back. The next store faults, the fault asks the file system for the
+//! page, and where the file system refuses, the kernel raises `SIGBUS`. `MADV_POPULATE_WRITE` takes the same fault and
+//! returns an error instead. It does not say why, so a byte of each page is then written again by a call that does.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use crate::error::Result;
+use crate::format::PAGE;
+use crate::format::segment::FRAMES_AT;
+use crate::map::Map;
+use crate::segment::file_name;
+use crate::storage::{Storage, StoredFile};
+use crate::sync::Arc;
+
+/// The writable map of a segment file.
+pub(crate) struct Pages {
+    storage: Storage,
+    ordinal: u64,
+    path: PathBuf,
+    map: Arc<Map>,
+}
+
+impl Pages {
+    /// Those of `file`, the segment `ordinal`, in `map`.
+    pub(super) fn new(storage: &Storage, ordinal: u64, file: &StoredFile, map: &Arc<Map>) -> Arc<Self> {
+        let (storage, path, map) = (storage.clone(), file.path().to_owned(), Arc::clone(map));
+        Arc::new(Self { storage, ordinal, path, map })
+    }
+
+    /// The segment's ordinal.
+    pub(crate) fn ordinal(&self) -> u64 {
+        self.ordinal
+    }
+
+    /// The map.
+    pub(crate) fn map(&self) -> &Arc<Map> {
+        &self.map
+    }
+
+    /// Where the file stands.
+    pub(super) fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    /// Makes the pages of `range` present and writable without changing a byte. Of a page without a published byte, the
+    /// caller holds the writer's lock.
+    ///
+    /// # Errors
+    /// What the file system says to a write where a store would raise `SIGBUS`: `NoSpace`, or `Io`, after which nothing
+    /// can be stored.
+    pub(crate) fn prefault(&self, range: Range<usize>) -> Result<()> {
+        match self.storage.prefault(&self.path, &self.map, range.clone()) {
+            Ok(()) => Ok(()),
+            Err(_) => self.find_cause(range),
+        }
+    }
+
+    /// Writes one byte of each page again, and asks once more if that works.
+    #[cold]
+    fn find_cause(&self, range: Range<usize>) -> Result<()> {
+        let file = self.storage.open_write(file_name(self.ordinal).as_str())?;
+        for page in (range.start - range.start % PAGE..range.end).step_by(PAGE) {
+            // A store by another thread must not be undone: the last byte of the progress page is reserved, and the first
+            // byte of a page of frames is published, or changed under the writer's lock alone.
+            let at = if page == PAGE { FRAMES_AT - 1 } else { page } as u64;
+            let mut byte = [0];
+            file.read_at(&mut byte, at)?;
+            file.write_at(&byte, at)?;
+        }
+        self.storage.prefault(&self.path, &self.map, range)
+    }
+}
