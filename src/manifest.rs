@@ -131,8 +131,10 @@ impl ManifestFile {
     /// Sees to it that `more` further entries fit.
     ///
     /// # Errors
-    /// `NoSpace` if there is no space for a larger file and the entries do not fit the present one.
+    /// `NoSpace` if there is no space for a larger file and the entries do not fit the present one, or if the present one
+    /// may not be written.
     pub(crate) fn make_room(&mut self, more: usize) -> Result<()> {
+        self.file.check_limit(2 * self.slot_len as u64)?;
         let count = self.current.entries.len() + more;
         if count + AHEAD <= slot::room(self.slot_len) {
             return Ok(());
@@ -150,7 +152,8 @@ impl ManifestFile {
     /// Changes the log in one step: after a crash it is as before, or as `change` made it.
     ///
     /// # Errors
-    /// What the system says; what stands on disk is then unknown, and nothing more may be written.
+    /// `NoSpace` if the file may not be written, and then nothing was; otherwise what the system says: what stands on disk
+    /// is then unknown, and nothing more may be written.
     pub(crate) fn update(&mut self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
         let mut next = self.current.clone();
         change(&mut next);
@@ -161,11 +164,13 @@ impl ManifestFile {
             let source = std::io::Error::other("a number of the log has reached the end of its range");
             return Err(Error::io("update", self.file.path(), source));
         }
+        self.file.check_limit(2 * self.slot_len as u64)?;
         let (first, second) = (1 - self.newest, self.newest);
-        self.write_slot(first, &bytes)?;
-        if !planted(Bug::OneSlot) {
-            self.write_slot(second, &bytes)?;
-        }
+        let written = self.write_slot(first, &bytes).and_then(|()| match planted(Bug::OneSlot) {
+            true => Ok(()),
+            false => self.write_slot(second, &bytes),
+        });
+        written.map_err(begun)?;
         self.newest = first;
         self.current = next;
         Ok(())
@@ -204,12 +209,17 @@ fn write_anew(storage: &Storage, manifest: &Manifest, slot_len: usize) -> Result
         remove_if_there(storage, MANIFEST_TMP)?;
     }
     renamed?;
-    storage.sync_dir().map_err(|e| match e {
-        // The file before has no name any more: want of space is no way back to it.
+    // The file before has no name any more.
+    storage.sync_dir().map_err(begun)?;
+    Ok((file.renamed(MANIFEST), slot_len))
+}
+
+/// The failure of something of which a part has happened: want of space is no way back.
+fn begun(e: Error) -> Error {
+    match e {
         Error::NoSpace(failure) => Error::Io(failure),
         other => other,
-    })?;
-    Ok((file.renamed(MANIFEST), slot_len))
+    }
 }
 
 /// Removes `name`; it is fine if it is not there.

@@ -367,10 +367,13 @@ impl Books {
         })
     }
 
-    /// Changes the manifest in one step; a failure poisons the log.
+    /// Changes the manifest in one step; a failure poisons the log, unless nothing was written for want of space.
     pub(crate) fn update(&mut self, commit: &Commit, change: impl FnOnce(&mut Manifest)) -> Result<()> {
         self.check(commit)?;
-        self.manifest.update(change).map_err(|e| commit.poison(e))
+        self.manifest.update(change).map_err(|e| match e {
+            Error::NoSpace(failure) => Error::NoSpace(failure),
+            other => commit.poison(other),
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::PAGE;
 use crate::format::segment::FRAMES_AT;
 use crate::map::{Map, Tail};
@@ -42,8 +42,11 @@ impl StoredFile {
 
     /// Writes all of `bytes` at `offset`.
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        let act = Act::Write { path: &self.path, offset, len: bytes.len() as u64 };
-        self.storage.act(act, || self.file.write_all_at(bytes, offset))
+        let len = bytes.len() as u64;
+        self.storage.act(Act::Write { path: &self.path, offset, len }, || {
+            within_limit(offset.saturating_add(len))?;
+            self.file.write_all_at(bytes, offset)
+        })
     }
 
     /// Lets the next read of what was synced come from the device, where the system can be asked to.
@@ -67,6 +70,7 @@ impl StoredFile {
     /// `fallocate` and not `posix_fallocate`: the latter sets no `errno`, and a full disk would read "Success".
     pub(crate) fn allocate(&self, len: u64) -> Result<()> {
         self.storage.act(Act::Allocate { path: &self.path, len }, || {
+            within_limit(len)?;
             let allocate = || rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, len);
             match rustix::io::retry_on_intr(allocate) {
                 Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => write_zeros(&self.file, len)?,
@@ -74,6 +78,11 @@ impl StoredFile {
             }
             if self.file.metadata()?.len() < len { self.file.set_len(len) } else { Ok(()) }
         })
+    }
+
+    /// Refuses if a write that ends at `end` would be refused by the limit on the size of files.
+    pub(crate) fn check_limit(&self, end: u64) -> Result<()> {
+        within_limit(end).map_err(|source| Error::io("write", &self.path, source))
     }
 
     /// Maps the file for reading: the bytes of `FRAMES_AT..published` will not change any more.
@@ -125,6 +134,18 @@ impl StoredFile {
     /// Gives the lock back.
     pub(crate) fn unlock(&self) -> Result<()> {
         self.storage.act(Act::Lock(&self.path), || fs2::FileExt::unlock(&self.file))
+    }
+}
+
+/// Refuses what ends behind the limit of this process on the size of files: the system would answer the call with `SIGXFSZ`,
+/// which ends the process. Stores through a map are not limited.
+fn within_limit(end: u64) -> io::Result<()> {
+    match rustix::process::getrlimit(rustix::process::Resource::Fsize).current {
+        Some(limit) if end > limit => {
+            let said = format!("it would take {end} bytes, and this process may write {limit} bytes of a file");
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, said))
+        }
+        _ => Ok(()),
     }
 }
 
