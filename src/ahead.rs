@@ -97,7 +97,7 @@ impl Ahead {
 
     /// What the system does not make writable for want of the call or of memory, a store does, by a fault.
     fn populate(&mut self, pages: &Arc<Pages>, range: Range<usize>) -> Result<(), Refused> {
-        if range.is_empty() || self.unsupported {
+        if range.is_empty() || self.unsupported || pages.lacks_space() {
             return Ok(());
         }
         pages.map().will_need(range.clone());

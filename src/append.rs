@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use crate::append::notes::Notes;
-use crate::append::scratch::{Scratch, place_payloads};
+use crate::append::scratch::{Scratch, frames_size, place_payloads};
 use crate::error::{Error, Result};
 use crate::format::PAGE;
 use crate::format::frame::{self, HEADER, Header};
@@ -187,6 +187,9 @@ impl Writer {
     #[inline]
     fn append_copied(&mut self, tag: u16, len: usize, copy: impl FnOnce(&mut [u8])) -> Result<Attempt<u64>> {
         let size = frame_size(len)?;
+        if self.segment.lacks_space() {
+            return Ok(Attempt::Full(size));
+        }
         if self.prefaults {
             self.prefault(size)?;
         }
@@ -238,14 +241,16 @@ impl Writer {
     /// Whether a record of `max_len` bytes fits the present segment; otherwise how many bytes it needs.
     pub(crate) fn room_for(&self, max_len: usize) -> Result<Attempt<()>> {
         let size = frame_size(max_len)?;
-        let fits = size <= self.segment.capacity() - self.at;
-        Ok(if fits { Attempt::Done(()) } else { Attempt::Full(size) })
+        Ok(if self.has_room(size) { Attempt::Done(()) } else { Attempt::Full(size) })
     }
 
     /// Appends `records` as one batch. Payloads come first and headers only when the last `as_ref` has returned, so that
     /// a batch that is abandoned leaves no frame that verifies.
     pub(crate) fn append_batch<T: AsRef<[u8]>>(&mut self, tag: u16, records: &[T]) -> Result<Attempt<Seqs>> {
         let (start, capacity) = (self.at, self.segment.capacity());
+        if self.segment.lacks_space() {
+            return frames_size(records).map(Attempt::Full);
+        }
         let segment = self.prefaults.then_some(&*self.segment);
         if let Some(segment) = segment {
             segment.prefault(PAGE..FRAMES_AT)?;
@@ -302,13 +307,25 @@ impl Writer {
         }
     }
 
+    /// Whether `need` bytes of frames can be appended to this segment.
+    pub(crate) fn has_room(&self, need: usize) -> bool {
+        need <= self.segment.capacity() - self.at && !self.segment.lacks_space()
+    }
+
+    /// The segments that nothing can be appended to for want of space.
+    pub(crate) fn lacking(&self) -> Vec<Arc<Pages>> {
+        let spares = self.spares.iter().map(Spare::pages);
+        self.segment.pages().into_iter().chain(spares).filter(|pages| pages.lacks_space()).cloned().collect()
+    }
+
     /// Whether `need` bytes of frames can go into a spare now: the rotation before is sealed and a spare is announced.
     pub(crate) fn can_rotate(&self, need: usize) -> bool {
         (self.rotated.is_none() || planted(Bug::RotateBeforeSeal)) && self.spare_for(need).is_some()
     }
 
     fn spare_for(&self, need: usize) -> Option<usize> {
-        self.spares.iter().position(|spare| need <= spare.entry.capacity as usize - FRAMES_AT)
+        let holds = |spare: &Spare| need <= spare.entry.capacity as usize - FRAMES_AT && !spare.pages().lacks_space();
+        self.spares.iter().position(holds)
     }
 
     /// Makes writable what a rotation for `need` bytes of frames stores to, in this segment and the next.
@@ -348,7 +365,7 @@ impl Writer {
 
     /// The spare that [`Writer::restart`] would take.
     pub(crate) fn next_spare(&self) -> Option<Entry> {
-        self.spares.front().map(|spare| spare.entry)
+        self.spares.get(self.spare_for(0)?).map(|spare| spare.entry)
     }
 
     /// Makes writable what [`Writer::restart`] stores to.
@@ -356,17 +373,17 @@ impl Writer {
     /// # Errors
     /// As [`Pages::prefault`].
     pub(crate) fn prefault_restart(&self) -> Result<()> {
-        self.spares.front().map_or(Ok(()), |spare| spare.prefault_front(0))
+        self.spare_for(0).map_or(Ok(()), |at| self.spares[at].prefault_front(0))
     }
 
     /// The pages of the spare that comes next.
     pub(crate) fn next_pages(&self) -> Option<Arc<Pages>> {
-        self.spares.front().map(|spare| Arc::clone(spare.pages()))
+        self.spares.get(self.spare_for(0)?).map(|spare| Arc::clone(spare.pages()))
     }
 
     /// Goes on in the next spare with the record `base_seq`, whatever was written before.
     pub(crate) fn restart(&mut self, base_seq: u64) -> Option<Arc<Segment>> {
-        let (segment, tail) = self.spares.pop_front()?.begin(base_seq);
+        let (segment, tail) = self.spares.remove(self.spare_for(0)?)?.begin(base_seq);
         (self.segment, self.tail) = (Arc::clone(&segment), tail);
         (self.at, self.next_seq, self.notes) = (FRAMES_AT, base_seq, Notes::of(&segment));
         (self.closing, self.rotated, self.left) = (None, None, None);

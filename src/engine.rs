@@ -135,7 +135,7 @@ impl Engine {
                     let ready = self.keeper.wait_ready(&self.writer, &self.commit, need);
                     writer = lock(&self.writer);
                     // What was announced before is enough, even if there is no space for more.
-                    if !writer.can_rotate(need) {
+                    if !writer.has_room(need) && !writer.can_rotate(need) {
                         ready.inspect_err(|_| writer.was_refused())?;
                     }
                 }

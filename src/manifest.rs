@@ -71,6 +71,8 @@ pub(crate) struct ManifestFile {
     slot_len: usize,
     newest: usize,
     current: Manifest,
+    /// The file has not all its space, as after a restore that left holes, and there was none left.
+    lacks_space: bool,
 }
 
 impl ManifestFile {
@@ -82,7 +84,8 @@ impl ManifestFile {
         };
         let read = Reading::of(&file)?;
         let (newest, current) = read.newest()?;
-        Ok(Some(Self { storage: storage.clone(), slot_len: read.slot_len, file, newest, current }))
+        let (storage, slot_len) = (storage.clone(), read.slot_len);
+        Ok(Some(Self { storage, slot_len, file, newest, current, lacks_space: false }))
     }
 
     /// Reads the manifest beside a writer that may be updating it; `None` if there is no such file.
@@ -106,7 +109,7 @@ impl ManifestFile {
     /// Brings the manifest of a new log into being.
     pub(crate) fn create(storage: &Storage, first: Manifest) -> Result<Self> {
         let (file, slot_len) = write_anew(storage, &first, slot_for(FIRST_SLOT, first.entries.len()))?;
-        Ok(Self { storage: storage.clone(), file, slot_len, newest: 0, current: first })
+        Ok(Self { storage: storage.clone(), file, slot_len, newest: 0, current: first, lacks_space: false })
     }
 
     /// What the log is.
@@ -119,6 +122,11 @@ impl ManifestFile {
     /// When both slots say the same, one of them was synced before the other was written, so writing one again is
     /// enough; the next update writes the other.
     pub(crate) fn settle(&mut self) -> Result<()> {
+        self.lacks_space = match self.file.reserve(2 * self.slot_len as u64) {
+            // What the slots hold now has its space.
+            Err(Error::NoSpace(_)) => true,
+            other => other.map(|()| false)?,
+        };
         let same = Reading::of(&self.file)?.is_twice_the_same();
         let bytes = self.current.encode();
         self.write_slot(self.newest, &bytes)?;
@@ -141,7 +149,7 @@ impl ManifestFile {
         }
         match write_anew(&self.storage, &self.current, slot_for(self.slot_len * 2, count)) {
             Ok((file, slot_len)) => {
-                (self.file, self.slot_len, self.newest) = (file, slot_len, 0);
+                (self.file, self.slot_len, self.newest, self.lacks_space) = (file, slot_len, 0, false);
                 Ok(())
             }
             Err(Error::NoSpace(_)) if count <= slot::room(self.slot_len) => Ok(()),
@@ -165,6 +173,7 @@ impl ManifestFile {
             return Err(Error::io("update", self.file.path(), source));
         }
         self.file.check_limit(2 * self.slot_len as u64)?;
+        self.reserve(bytes.len())?;
         let (first, second) = (1 - self.newest, self.newest);
         let written = self.write_slot(first, &bytes).and_then(|()| match planted(Bug::OneSlot) {
             true => Ok(()),
@@ -173,6 +182,15 @@ impl ManifestFile {
         written.map_err(begun)?;
         self.newest = first;
         self.current = next;
+        Ok(())
+    }
+
+    /// Sees to it that slots of `len` bytes have their space: what both slots fill now they have.
+    fn reserve(&mut self, len: usize) -> Result<()> {
+        if self.lacks_space && len.div_ceil(PAGE) > self.current.encode().len().div_ceil(PAGE) {
+            self.file.reserve(2 * self.slot_len as u64)?;
+            self.lacks_space = false;
+        }
         Ok(())
     }
 

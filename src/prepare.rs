@@ -145,6 +145,7 @@ impl Keeper {
                 commit.sync_bell.ring();
             }
         };
+        self.reserve(commit, writer)?;
         let started = Instant::now();
         // A spare that cannot be made must not keep the segment before it from being sealed.
         let spare = self.missing_spare(&mut books, writer, need, ask_for_help);
@@ -174,6 +175,21 @@ impl Keeper {
             None => Ok(prepared.is_some()),
             Some(e) => Err(e),
         }
+    }
+
+    /// Tries again to take the space that segments lack; without the writer's lock, since it may take a while.
+    ///
+    /// # Errors
+    /// What the system says, but for want of space: another segment may do.
+    fn reserve(&self, commit: &Commit, writer: &Mutex<Writer>) -> Result<()> {
+        let lacking = lock(writer).lacking();
+        for pages in lacking {
+            match pages.reserve().map_err(|e| self.poison_unless_full(commit, e)) {
+                Ok(()) | Err(Error::NoSpace(_)) => {}
+                other => return other,
+            }
+        }
+        Ok(())
     }
 
     /// Whether fewer spares are announced than there should be.

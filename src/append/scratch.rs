@@ -25,6 +25,17 @@ pub(super) fn place_payloads<T: AsRef<[u8]>>(
             frame::note_len(frame, payload.len() as u32);
         }
     }
+    within_segment(need)
+}
+
+/// The bytes that the frames of `records` need.
+pub(super) fn frames_size<T: AsRef<[u8]>>(records: &[T]) -> Result<usize> {
+    let add = |sum: usize, record: &T| Ok(sum.saturating_add(frame_size(record.as_ref().len())?));
+    within_segment(records.iter().try_fold(0, add)?)
+}
+
+/// `need`, unless no segment can hold so many bytes of frames.
+fn within_segment(need: usize) -> Result<usize> {
     let max = MAX_CAPACITY - FRAMES_AT;
     if need > max { Err(Error::RecordTooLarge { len: need as u64, max: max as u64 }) } else { Ok(need) }
 }

@@ -1,4 +1,4 @@
-//! Where the frames of a segment end.
+//! Where the frames of a segment end, for its writer and in the file.
 
 use crate::format::ALIGN;
 use crate::index::Place;
@@ -24,4 +24,17 @@ impl End {
     pub(super) fn unpack(word: u64) -> Self {
         Self { offset: (word >> 32) as usize * ALIGN, count: word & u64::from(u32::MAX) }
     }
+}
+
+/// What stands in `published`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Published {
+    /// As it stands.
+    pub(crate) word: u64,
+    /// Frames below are visible; `None` if that makes no sense.
+    pub(crate) offset: Option<usize>,
+    /// The log goes on in the next segment.
+    pub(crate) closed: bool,
+    /// Something that was visible here was cut off.
+    pub(crate) cut: bool,
 }

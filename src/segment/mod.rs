@@ -22,7 +22,7 @@ use crate::storage::Storage;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, lock};
 
-pub(crate) use crate::segment::end::End;
+pub(crate) use crate::segment::end::{End, Published};
 pub(crate) use crate::segment::pages::Pages;
 pub(crate) use crate::segment::spare::{Preparation, Spare, in_steps};
 
@@ -32,19 +32,6 @@ const ASK_AHEAD: usize = 1 << 20;
 /// The name of the segment file `ordinal`.
 pub(crate) fn file_name(ordinal: u64) -> SegmentName {
     SegmentName::encode(ordinal)
-}
-
-/// What stands in `published`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Published {
-    /// As it stands.
-    pub(crate) word: u64,
-    /// Frames below are visible; `None` if that makes no sense.
-    pub(crate) offset: Option<usize>,
-    /// The log goes on in the next segment.
-    pub(crate) closed: bool,
-    /// Something that was visible here was cut off.
-    pub(crate) cut: bool,
 }
 
 /// A segment that holds records, shared by the writer and by every view.
@@ -131,7 +118,9 @@ impl Segment {
     pub(crate) fn resume(storage: &Storage, entry: Entry, end: End) -> Result<(Arc<Self>, Tail)> {
         let file = storage.open_write(file_name(entry.ordinal).as_str())?;
         let tail = file.map_writable(entry.capacity as usize, end.offset)?;
-        let segment = Self::appended(storage, entry, Pages::new(storage, entry.ordinal, &file, tail.map()), end);
+        let pages = Pages::new(storage, entry.ordinal, &file, tail.map());
+        pages.reserve_if_there_is_space(&file)?;
+        let segment = Self::appended(storage, entry, pages, end);
         segment.watermark.store(end.offset, Ordering::Relaxed);
         Ok((segment, tail))
     }
@@ -286,6 +275,12 @@ impl Segment {
     /// The pages that it is appended to in.
     pub(crate) fn pages(&self) -> Option<&Arc<Pages>> {
         self.pages.as_ref()
+    }
+
+    /// Whether it cannot be appended to for want of space.
+    #[inline]
+    pub(crate) fn lacks_space(&self) -> bool {
+        self.pages.as_ref().is_some_and(|pages| pages.lacks_space())
     }
 
     /// Makes the pages of `range` writable, as [`Pages::prefault`] does.

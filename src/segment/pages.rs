@@ -7,13 +7,14 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::PAGE;
 use crate::format::segment::FRAMES_AT;
 use crate::map::Map;
 use crate::segment::file_name;
 use crate::storage::{Storage, StoredFile};
 use crate::sync::Arc;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// The writable map of a segment file.
 pub(crate) struct Pages {
@@ -21,13 +22,46 @@ pub(crate) struct Pages {
     ordinal: u64,
     path: PathBuf,
     map: Arc<Map>,
+    /// The file has not all its space, and there was none left: nothing is appended to it.
+    lacks_space: AtomicBool,
 }
 
 impl Pages {
     /// Those of `file`, the segment `ordinal`, in `map`.
     pub(super) fn new(storage: &Storage, ordinal: u64, file: &StoredFile, map: &Arc<Map>) -> Arc<Self> {
         let (storage, path, map) = (storage.clone(), file.path().to_owned(), Arc::clone(map));
-        Arc::new(Self { storage, ordinal, path, map })
+        Arc::new(Self { storage, ordinal, path, map, lacks_space: AtomicBool::new(false) })
+    }
+
+    /// Whether there is no space for some of its pages, as far as is known.
+    #[inline]
+    pub(crate) fn lacks_space(&self) -> bool {
+        self.lacks_space.load(Ordering::Relaxed)
+    }
+
+    /// Tries again to take the space that the file does not have.
+    ///
+    /// # Errors
+    /// `NoSpace` as long as there is none; what else the system says.
+    pub(crate) fn reserve(&self) -> Result<()> {
+        self.reserve_for(&self.storage.open_write(file_name(self.ordinal).as_str())?)
+    }
+
+    /// As [`Pages::reserve`], for an open: the log can be read and truncated without that space.
+    ///
+    /// # Errors
+    /// What the system says, but for want of space.
+    pub(super) fn reserve_if_there_is_space(&self, file: &StoredFile) -> Result<()> {
+        match self.reserve_for(file) {
+            Err(Error::NoSpace(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn reserve_for(&self, file: &StoredFile) -> Result<()> {
+        let reserved = file.reserve(self.map.len() as u64);
+        self.lacks_space.store(matches!(reserved, Err(Error::NoSpace(_))), Ordering::Relaxed);
+        reserved
     }
 
     /// The segment's ordinal.
@@ -54,7 +88,11 @@ impl Pages {
     pub(crate) fn prefault(&self, range: Range<usize>) -> Result<()> {
         match self.storage.prefault(&self.path, &self.map, range.clone()) {
             Ok(()) => Ok(()),
-            Err(_) => self.find_cause(range),
+            Err(_) => self.find_cause(range).inspect_err(|e| {
+                if matches!(e, Error::NoSpace(_)) {
+                    self.lacks_space.store(true, Ordering::Relaxed);
+                }
+            }),
         }
     }
 

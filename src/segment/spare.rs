@@ -100,6 +100,7 @@ impl Spare {
         storage.remove(from.as_str())?;
         storage.sync_dir()?;
         let file = storage.open_write(to.as_str())?;
+        file.reserve(how.capacity)?;
         write_identity(storage, &file, how)?;
         file.write_at(&[0; PAGE], PAGE as u64)?;
         if !planted(Bug::RecycleNotSynced) {
@@ -113,7 +114,9 @@ impl Spare {
     pub(crate) fn reopen(storage: &Storage, entry: Entry) -> Result<Self> {
         let file = storage.open_write(file_name(entry.ordinal).as_str())?;
         let tail = file.map_writable(entry.capacity as usize, FRAMES_AT)?;
-        Ok(Self::new(storage, entry, &file, tail))
+        let spare = Self::new(storage, entry, &file, tail);
+        spare.pages.reserve_if_there_is_space(&file)?;
+        Ok(spare)
     }
 
     fn new(storage: &Storage, entry: Entry, file: &StoredFile, tail: Tail) -> Self {

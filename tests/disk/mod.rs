@@ -37,10 +37,10 @@ impl Disk {
         let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
         let (image, mounted) = (dir.path().join("image"), dir.path().join("mounted"));
         fs::create_dir(&mounted).map_err(|e| e.to_string())?;
-        File::create(&image).and_then(|file| file.set_len(kind.mib << 20)).map_err(|e| e.to_string())?;
-        let options = kind.options.iter().map(Path::new);
-        run(&format!("mkfs.{}", kind.name), options.chain([&*image]))?;
         let disk = Self { image, mounted, _dir: dir };
+        File::create(&disk.image).and_then(|file| file.set_len(kind.mib << 20)).map_err(|e| e.to_string())?;
+        let options = kind.options.iter().map(Path::new);
+        run(&format!("mkfs.{}", kind.name), options.chain([&*disk.image]))?;
         disk.mount()?;
         Ok(disk)
     }
