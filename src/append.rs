@@ -107,9 +107,10 @@ pub(crate) struct Writer {
     /// The tail of the segment before, in which nothing is written any more: letting go of it may take a while.
     left: Option<Tail>,
     counts: Arc<Counts>,
-    /// Whether the pages of an append are made writable before it stores to them: where it waits for its sync, that is
-    /// little more, and every page of it may have been written back since the last one.
+    /// Whether an append makes its pages writable before it stores to them: where it waits for a sync, that adds little.
     prefaults: bool,
+    /// The turn between two syncs of this segment in which its pages were made writable, and up to where.
+    prefaulted: (Option<u64>, usize),
 }
 
 /// What this handle wrote; read without the writer's lock, and written by the writer alone.
@@ -140,17 +141,28 @@ impl Writer {
             left: None,
             counts: Arc::default(),
             prefaults,
+            prefaulted: (None, 0),
         }
     }
 
     /// Makes writable what an append of `size` bytes of frames stores to, if it fits; not inlined, since it calls the
     /// system.
     #[inline(never)]
-    fn prefault(&self, size: usize) -> Result<()> {
+    fn prefault(&mut self, size: usize) -> Result<()> {
         let end = self.at.saturating_add(size);
-        if end > self.segment.capacity() {
+        let turn = self.segment.pages().and_then(|pages| pages.sync_turn());
+        let (asked_in, asked_to) = self.prefaulted;
+        // Those who append between two syncs ask once.
+        let is_done = turn.is_some() && asked_in == turn && end <= asked_to;
+        if is_done || end > self.segment.capacity() {
             return Ok(());
         }
+        self.ask_for(end)?;
+        self.prefaulted = (turn, end.next_multiple_of(PAGE));
+        Ok(())
+    }
+
+    fn ask_for(&self, end: usize) -> Result<()> {
         // Page by page, and not what lies between: what is made writable is written back.
         let first = self.at - self.at % PAGE;
         if first == FRAMES_AT {
@@ -345,7 +357,7 @@ impl Writer {
         let (next, tail) = spare.begin(self.next_seq);
         let before = std::mem::replace(&mut self.segment, Arc::clone(&next));
         let left = std::mem::replace(&mut self.tail, tail);
-        (self.at, self.notes) = (FRAMES_AT, Notes::of(&next));
+        (self.at, self.notes, self.prefaulted) = (FRAMES_AT, Notes::of(&next), (None, 0));
         count(&self.counts.rotations, 1);
         if let Some((earlier, map)) = self.closing.replace((Arc::clone(&before), Arc::clone(left.map()))) {
             earlier.close(&map);
@@ -386,7 +398,7 @@ impl Writer {
         let (segment, tail) = self.spares.remove(self.spare_for(0)?)?.begin(base_seq);
         (self.segment, self.tail) = (Arc::clone(&segment), tail);
         (self.at, self.next_seq, self.notes) = (FRAMES_AT, base_seq, Notes::of(&segment));
-        (self.closing, self.rotated, self.left) = (None, None, None);
+        (self.closing, self.rotated, self.left, self.prefaulted) = (None, None, None, (None, 0));
         Some(segment)
     }
 

@@ -256,7 +256,8 @@ impl Segment {
     pub(crate) fn sync(&self, from: usize, to: usize) -> Result<()> {
         let first_page = if from == FRAMES_AT { PAGE } else { from };
         let map = self.map()?;
-        self.storage.sync_map(&self.path, map, first_page..to)?;
+        let sync = || self.storage.sync_map(&self.path, map, first_page..to);
+        self.pages.as_ref().map_or_else(sync, |pages| pages.while_syncing(sync))?;
         self.ask_ahead(map, to);
         // The page of `durable`, which is stored to next, was just written back.
         if from == FRAMES_AT || self.mute.load(Ordering::Relaxed) { self.prefault_durable() } else { Ok(()) }

@@ -14,7 +14,7 @@ use crate::map::Map;
 use crate::segment::file_name;
 use crate::storage::{Storage, StoredFile};
 use crate::sync::Arc;
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The writable map of a segment file.
 pub(crate) struct Pages {
@@ -24,13 +24,29 @@ pub(crate) struct Pages {
     map: Arc<Map>,
     /// The file has not all its space, and there was none left: nothing is appended to it.
     lacks_space: AtomicBool,
+    /// How often a sync has begun or ended: odd while one runs.
+    syncs: AtomicU64,
 }
 
 impl Pages {
     /// Those of `file`, the segment `ordinal`, in `map`.
     pub(super) fn new(storage: &Storage, ordinal: u64, file: &StoredFile, map: &Arc<Map>) -> Arc<Self> {
         let (storage, path, map) = (storage.clone(), file.path().to_owned(), Arc::clone(map));
-        Arc::new(Self { storage, ordinal, path, map, lacks_space: AtomicBool::new(false) })
+        let (lacks_space, syncs) = (AtomicBool::new(false), AtomicU64::new(0));
+        Arc::new(Self { storage, ordinal, path, map, lacks_space, syncs })
+    }
+
+    /// Runs `sync`, which writes pages back.
+    pub(super) fn while_syncing<T>(&self, sync: impl FnOnce() -> T) -> T {
+        self.syncs.fetch_add(1, Ordering::AcqRel);
+        let synced = sync();
+        self.syncs.fetch_add(1, Ordering::AcqRel);
+        synced
+    }
+
+    /// A number that is the same at two looks if no sync was under way at either or between them; `None` if one is.
+    pub(crate) fn sync_turn(&self) -> Option<u64> {
+        Some(self.syncs.load(Ordering::Acquire)).filter(|syncs| syncs.is_multiple_of(2))
     }
 
     /// Whether there is no space for some of its pages, as far as is known.
