@@ -3,14 +3,16 @@
 //! Once the kernel has written a page back, the next store to it takes a fault of some microseconds, which an append
 //! should not have to wait for. Only pages that appends are about to reach are touched: whatever is made writable is
 //! written back once more.
+//!
+//! Of a page to which a store would raise `SIGBUS`, this is where the log learns that before an append comes to it.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use crate::format::PAGE;
 use crate::format::segment::FRAMES_AT;
-use crate::map::Map;
-use crate::segment::{Segment, in_steps};
+use crate::segment::{Pages, Segment, in_steps};
+use crate::storage::is_fault;
 use crate::sync::Arc;
 
 /// How often it is looked where the appends are, while there are any.
@@ -34,57 +36,79 @@ pub(crate) struct Ahead {
     unsupported: bool,
 }
 
+/// Pages that cannot be made writable.
+pub(crate) struct Refused {
+    pub(crate) pages: Arc<Pages>,
+    pub(crate) range: Range<usize>,
+}
+
 impl Ahead {
-    /// Makes all pages of a new log writable: of `active`, and of `next`, the next segment with its ordinal.
-    pub(crate) fn cover(&mut self, active: &Segment, next: Option<(u64, Arc<Map>)>) {
-        if let Some(map) = writable(active) {
-            self.populate(&map, 0..active.capacity());
+    /// Makes all pages of a new log writable: of `active`, and of `next`, the next segment.
+    ///
+    /// # Errors
+    /// The first that are refused.
+    pub(crate) fn cover(&mut self, active: &Segment, next: Option<Arc<Pages>>) -> Result<(), Refused> {
+        if let Some(pages) = active.pages() {
+            self.populate(&pages, 0..active.capacity())?;
             (self.ordinal, self.position, self.done) = (active.ordinal(), active.end().offset, active.capacity());
         }
-        self.reach_into(next, usize::MAX);
+        self.reach_into(next, usize::MAX)
     }
 
     /// Looks where the appends are in `active`, and makes writable what they will reach soon, some of it in `next`, the
-    /// next segment with its ordinal.
-    pub(crate) fn look(&mut self, active: &Segment, next: Option<(u64, Arc<Map>)>) {
+    /// next segment.
+    ///
+    /// # Errors
+    /// The first pages that are refused; the next look asks for them again.
+    pub(crate) fn look(&mut self, active: &Segment, next: Option<Arc<Pages>>) -> Result<(), Refused> {
         let position = active.end().offset;
         let moved = (self.ordinal, self.position) != (active.ordinal(), position);
         if moved && !self.unsupported {
-            self.advance(active, position, next);
+            self.advance(active, position, next)?;
         }
         (self.ordinal, self.position) = (active.ordinal(), position);
+        Ok(())
     }
 
-    fn advance(&mut self, active: &Segment, position: usize, next: Option<(u64, Arc<Map>)>) {
+    fn advance(&mut self, active: &Segment, position: usize, next: Option<Arc<Pages>>) -> Result<(), Refused> {
         let before = (self.ordinal == active.ordinal()).then_some((self.position, self.done));
         let (range, window) = reach(before, position, active.capacity());
-        if let (false, Some(map)) = (range.is_empty(), writable(active)) {
-            self.done = range.end;
-            self.populate(&map, range.clone());
+        if let Some(pages) = active.pages() {
+            // The kernel may have written these back since they were asked for, and every append stores to them.
+            self.populate(&pages, PAGE..FRAMES_AT)?;
+            let page = position - position % PAGE;
+            self.populate(&pages, page..(page + PAGE).min(active.capacity()))?;
+            self.populate(&pages, range.clone())?;
+            if !range.is_empty() {
+                self.done = range.end;
+            }
         }
-        if position.saturating_add(window) >= active.capacity() {
-            self.reach_into(next, window);
-        }
+        if position.saturating_add(window) >= active.capacity() { self.reach_into(next, window) } else { Ok(()) }
     }
 
     /// Makes the front of the next segment writable, once.
-    fn reach_into(&mut self, next: Option<(u64, Arc<Map>)>, window: usize) {
-        if let Some((ordinal, map)) = next.filter(|(ordinal, _)| *ordinal != self.next) {
-            self.populate(&map, 0..FRAMES_AT.saturating_add(window).min(map.len()));
-            self.next = ordinal;
+    fn reach_into(&mut self, next: Option<Arc<Pages>>, window: usize) -> Result<(), Refused> {
+        if let Some(pages) = next.filter(|pages| pages.ordinal() != self.next) {
+            self.populate(&pages, 0..FRAMES_AT.saturating_add(window).min(pages.map().len()))?;
+            self.next = pages.ordinal();
+        }
+        Ok(())
+    }
+
+    /// What the system does not make writable for want of the call or of memory, a store does, by a fault.
+    fn populate(&mut self, pages: &Arc<Pages>, range: Range<usize>) -> Result<(), Refused> {
+        if range.is_empty() || self.unsupported || pages.lacks_space() {
+            return Ok(());
+        }
+        pages.map().will_need(range.clone());
+        match in_steps(range.clone(), |step| pages.map().populate_write(step)) {
+            Err(e) if is_fault(&e) => Err(Refused { pages: Arc::clone(pages), range }),
+            other => {
+                self.unsupported = other.is_err();
+                Ok(())
+            }
         }
     }
-
-    /// What cannot be made writable now is when it is stored to: it only takes the fault.
-    fn populate(&mut self, map: &Map, pages: Range<usize>) {
-        map.will_need(pages.clone());
-        self.unsupported = in_steps(pages, |step| map.populate_write(step)).is_err();
-    }
-}
-
-/// The map of `active`, if appends go on in it: once it is sealed, the map may be one that is only read.
-fn writable(active: &Segment) -> Option<Arc<Map>> {
-    active.mapping().ok().map(|mapping| Arc::clone(mapping.map())).filter(|map| map.is_writable())
 }
 
 /// The pages that should be made writable now, and how many bytes in front of `position` are to be: `before` is where the

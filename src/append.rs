@@ -1,16 +1,21 @@
 //! The writer: records are encoded straight into the map, and published when they are whole.
 
+mod notes;
+mod scratch;
+
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
+use crate::append::notes::Notes;
+use crate::append::scratch::{Scratch, frames_size, place_payloads};
 use crate::error::{Error, Result};
+use crate::format::PAGE;
 use crate::format::frame::{self, HEADER, Header};
 use crate::format::manifest::Entry;
-use crate::format::segment::{FRAMES_AT, MAX_CAPACITY};
-use crate::index::Sheet;
+use crate::format::segment::FRAMES_AT;
 use crate::map::{self, Map, Tail};
 use crate::planted::{Bug, planted};
-use crate::segment::{End, Segment, Spare, frame_size};
+use crate::segment::{End, Pages, Segment, Spare, frame_size};
 use crate::storage::Owner;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Counter};
@@ -105,6 +110,12 @@ pub(crate) struct Writer {
     counts: Arc<Counts>,
     /// User code that runs in an append may fork.
     owner: Owner,
+    /// Those of `segment`.
+    pages: Option<Arc<Pages>>,
+    /// Whether an append makes its pages writable before it stores to them: where it waits for a sync, that adds little.
+    prefaults: bool,
+    /// The turn between two syncs of this segment in which its pages were made writable, and up to where.
+    prefaulted: (Option<u64>, usize),
 }
 
 /// What this handle wrote; read without the writer's lock, and written by the writer alone.
@@ -121,8 +132,8 @@ fn count(counter: &Counter, more: u64) {
 
 impl Writer {
     /// Goes on at the end of `segment` with the record `next_seq`.
-    pub(crate) fn new(segment: Arc<Segment>, tail: Tail, next_seq: u64, spares: Vec<Spare>) -> Self {
-        let (End { offset, .. }, owner) = (segment.end(), segment.owner());
+    pub(crate) fn new(segment: Arc<Segment>, tail: Tail, next_seq: u64, spares: Vec<Spare>, prefaults: bool) -> Self {
+        let (End { offset, .. }, owner, pages) = (segment.end(), segment.owner(), segment.pages());
         Self {
             notes: Notes::of(&segment),
             segment,
@@ -135,7 +146,38 @@ impl Writer {
             left: None,
             counts: Arc::default(),
             owner,
+            pages,
+            prefaults,
+            prefaulted: (None, 0),
         }
+    }
+
+    /// Makes writable what an append of `size` bytes of frames stores to, if it fits; not inlined, since it calls the
+    /// system.
+    #[inline(never)]
+    fn prefault(&mut self, size: usize) -> Result<()> {
+        let end = self.at.saturating_add(size);
+        let turn = self.pages.as_ref().and_then(|pages| pages.sync_turn());
+        let (asked_in, asked_to) = self.prefaulted;
+        // Those who append between two syncs ask once.
+        let is_done = turn.is_some() && asked_in == turn && end <= asked_to;
+        if is_done || end > self.segment.capacity() {
+            return Ok(());
+        }
+        self.ask_for(end)?;
+        self.prefaulted = (turn, end.next_multiple_of(PAGE));
+        Ok(())
+    }
+
+    fn ask_for(&self, end: usize) -> Result<()> {
+        let Some(pages) = &self.pages else { return Ok(()) };
+        // Page by page, and not what lies between: what is made writable is written back.
+        let first = self.at - self.at % PAGE;
+        if first == FRAMES_AT {
+            return pages.prefault(PAGE..end);
+        }
+        pages.prefault(PAGE..FRAMES_AT)?;
+        pages.prefault(first..end)
     }
 
     /// The last seq that was given.
@@ -165,6 +207,12 @@ impl Writer {
     #[inline]
     fn append_copied(&mut self, tag: u16, len: usize, copy: impl FnOnce(&mut [u8])) -> Result<Attempt<u64>> {
         let size = frame_size(len)?;
+        if self.lacks_space() {
+            return Ok(Attempt::Full(size));
+        }
+        if self.prefaults {
+            self.prefault(size)?;
+        }
         let free = self.tail.bytes(self.at..self.segment.capacity()).unwrap_or_default();
         map::prefetch(free, size + FETCH_AHEAD..size + FETCH_AHEAD + size.min(FETCH_MOST));
         let Some(bytes) = free.get_mut(..size) else {
@@ -184,6 +232,9 @@ impl Writer {
         fill: impl FnOnce(&mut [u8]) -> std::result::Result<usize, E>,
     ) -> Result<std::result::Result<u64, E>> {
         let most = frame_size(max_len)?;
+        if self.prefaults {
+            self.prefault(most)?;
+        }
         let at = self.at;
         let header = |len| Header::new(at, len, self.next_seq, watermark(&self.segment, at), true, 0);
         let Some(bytes) = self.tail.bytes(at..at + most) else {
@@ -213,17 +264,32 @@ impl Writer {
     /// Whether a record of `max_len` bytes fits the present segment; otherwise how many bytes it needs.
     pub(crate) fn room_for(&self, max_len: usize) -> Result<Attempt<()>> {
         let size = frame_size(max_len)?;
-        let fits = size <= self.segment.capacity() - self.at;
-        Ok(if fits { Attempt::Done(()) } else { Attempt::Full(size) })
+        Ok(if self.has_room(size) { Attempt::Done(()) } else { Attempt::Full(size) })
     }
 
     /// Appends `records` as one batch. Payloads come first and headers only when the last `as_ref` has returned, so that
     /// a batch that is abandoned leaves no frame that verifies.
     pub(crate) fn append_batch<T: AsRef<[u8]>>(&mut self, tag: u16, records: &[T]) -> Result<Attempt<Seqs>> {
         let (start, capacity) = (self.at, self.segment.capacity());
+        if self.lacks_space() {
+            let need = frames_size(records)?;
+            self.owner.check()?;
+            return Ok(Attempt::Full(need));
+        }
+        let pages = self.pages.as_ref().filter(|_| self.prefaults);
+        if let Some(pages) = pages {
+            pages.prefault(PAGE..FRAMES_AT)?;
+        }
         let Some(bytes) = self.tail.bytes(start..capacity) else { return Ok(Attempt::Full(FRAMES_AT)) };
         let mut scratch = Scratch { touched: 0, bytes, owner: self.owner };
-        let need = place_payloads(&mut scratch, records)?;
+        let mut asked = start;
+        let need = place_payloads(&mut scratch, records, |to| match pages {
+            Some(pages) if start + to > asked => {
+                let from = std::mem::replace(&mut asked, (start + to).next_multiple_of(PAGE));
+                pages.prefault(from..start + to)
+            }
+            _ => Ok(()),
+        })?;
         if need > scratch.bytes.len() {
             return Ok(Attempt::Full(need));
         }
@@ -266,13 +332,42 @@ impl Writer {
         }
     }
 
+    /// Whether nothing can be appended to this segment for want of space.
+    #[inline]
+    fn lacks_space(&self) -> bool {
+        self.pages.as_ref().is_some_and(|pages| pages.lacks_space())
+    }
+
+    /// Whether `need` bytes of frames can be appended to this segment.
+    pub(crate) fn has_room(&self, need: usize) -> bool {
+        need <= self.segment.capacity() - self.at && !self.lacks_space()
+    }
+
+    /// The segments that nothing can be appended to for want of space.
+    pub(crate) fn lacking(&self) -> Vec<Arc<Pages>> {
+        let spares = self.spares.iter().map(Spare::pages);
+        self.pages.iter().chain(spares).filter(|pages| pages.lacks_space()).cloned().collect()
+    }
+
     /// Whether `need` bytes of frames can go into a spare now: the rotation before is sealed and a spare is announced.
     pub(crate) fn can_rotate(&self, need: usize) -> bool {
         (self.rotated.is_none() || planted(Bug::RotateBeforeSeal)) && self.spare_for(need).is_some()
     }
 
     fn spare_for(&self, need: usize) -> Option<usize> {
-        self.spares.iter().position(|spare| need <= spare.entry.capacity as usize - FRAMES_AT)
+        let holds = |spare: &Spare| need <= spare.entry.capacity as usize - FRAMES_AT && !spare.pages().lacks_space();
+        self.spares.iter().position(holds)
+    }
+
+    /// Makes writable what a rotation for `need` bytes of frames stores to, in this segment and the next.
+    ///
+    /// # Errors
+    /// As [`Pages::prefault`].
+    pub(crate) fn prefault_rotation(&self, need: usize) -> Result<()> {
+        if let Some(at) = self.spare_for(need) {
+            self.spares[at].prefault_front(need)?;
+        }
+        self.pages.as_ref().map_or(Ok(()), |pages| pages.prefault(PAGE..FRAMES_AT))
     }
 
     /// Goes on in the first announced spare that holds `need` bytes; the caller has asked [`Writer::can_rotate`].
@@ -281,7 +376,8 @@ impl Writer {
         let (next, tail) = spare.begin(self.next_seq, self.segment.maps());
         let before = std::mem::replace(&mut self.segment, Arc::clone(&next));
         let left = std::mem::replace(&mut self.tail, tail);
-        (self.at, self.notes) = (FRAMES_AT, Notes::of(&next));
+        (self.at, self.notes, self.pages) = (FRAMES_AT, Notes::of(&next), next.pages());
+        self.prefaulted = (None, 0);
         count(&self.counts.rotations, 1);
         if let Some((earlier, map)) = self.closing.replace((Arc::clone(&before), Arc::clone(left.map()))) {
             earlier.close(&map);
@@ -301,21 +397,33 @@ impl Writer {
 
     /// Whether the log can be cut now and go on in a spare with an ordinal above this one.
     pub(crate) fn can_restart(&self, above: u64) -> bool {
-        self.can_rotate(0) && self.spare_above(above).is_some()
+        self.can_rotate(0) && self.index_above(above).is_some()
     }
 
-    /// The spare that [`Writer::restart`] would take: the first with an ordinal above this one.
+    /// The spare that [`Writer::restart`] would take: the first with an ordinal above this one that has its space.
     pub(crate) fn spare_above(&self, above: u64) -> Option<Entry> {
-        self.spares.iter().map(|spare| spare.entry).find(|entry| entry.ordinal > above)
+        self.spares.get(self.index_above(above)?).map(|spare| spare.entry)
     }
 
-    /// The spare that comes next, and its map.
-    pub(crate) fn next_map(&self) -> Option<(u64, Arc<Map>)> {
-        self.spares.front().map(|spare| (spare.entry.ordinal, Arc::clone(spare.map())))
+    fn index_above(&self, above: u64) -> Option<usize> {
+        self.spares.iter().position(|spare| spare.entry.ordinal > above && !spare.pages().lacks_space())
     }
 
-    /// Goes on in the first spare with an ordinal above `above` with the record `base_seq`, whatever was written before.
-    /// Returns also the ordinals of spares that were let go because they have smaller ones.
+    /// Makes writable what [`Writer::restart`] stores to.
+    ///
+    /// # Errors
+    /// As [`Pages::prefault`].
+    pub(crate) fn prefault_restart(&self, above: u64) -> Result<()> {
+        self.index_above(above).map_or(Ok(()), |at| self.spares[at].prefault_front(0))
+    }
+
+    /// The pages of the spare that comes next.
+    pub(crate) fn next_pages(&self) -> Option<Arc<Pages>> {
+        self.spares.get(self.spare_for(0)?).map(|spare| Arc::clone(spare.pages()))
+    }
+
+    /// Goes on in the first spare with an ordinal above `above` that has its space, with the record `base_seq`, whatever was
+    /// written before. Returns also the ordinals of spares that were let go because they have smaller ones.
     pub(crate) fn restart(&mut self, above: u64, base_seq: u64) -> Option<(Arc<Segment>, Vec<u64>)> {
         let ordinal = self.spare_above(above)?.ordinal;
         let (earlier, mut later): (VecDeque<Spare>, VecDeque<Spare>) =
@@ -324,9 +432,9 @@ impl Writer {
         self.spares = later;
         let skipped = earlier.iter().map(|spare| spare.entry.ordinal).collect();
         let (segment, tail) = next?.begin(base_seq, self.segment.maps());
-        (self.segment, self.tail) = (Arc::clone(&segment), tail);
+        (self.segment, self.tail, self.pages) = (Arc::clone(&segment), tail, segment.pages());
         (self.at, self.next_seq, self.notes) = (FRAMES_AT, base_seq, Notes::of(&segment));
-        (self.closing, self.rotated, self.left) = (None, None, None);
+        (self.closing, self.rotated, self.left, self.prefaulted) = (None, None, None, (None, 0));
         Some((segment, skipped))
     }
 
@@ -372,90 +480,7 @@ impl Writer {
     }
 }
 
-/// What the writer puts down of where records stand: two comparisons for each, a store or two for every so many.
-struct Notes {
-    sheet: Option<Arc<Sheet>>,
-    base_seq: u64,
-    /// The next record whose place is put down.
-    due: u64,
-    /// Bytes of each record since the last one whose place was put down; `DIFFERENT` once they are not of one size.
-    alike: usize,
-}
-
-/// The size of no record.
-const DIFFERENT: usize = 0;
-
-impl Notes {
-    /// Of `segment`, which has no records if it has a sheet.
-    fn of(segment: &Segment) -> Self {
-        let (sheet, base_seq) = (segment.index().sheet(), segment.base_seq());
-        let due = if sheet.is_some() { base_seq } else { u64::MAX };
-        Self { sheet, base_seq, due, alike: DIFFERENT }
-    }
-
-    /// The record `seq` stands at `offset` and occupies `size` bytes; it is published only after this.
-    #[inline]
-    fn take(&mut self, seq: u64, offset: usize, size: usize) {
-        if seq == self.due {
-            self.put_down(offset);
-            self.alike = size;
-        } else if size != self.alike && self.alike != DIFFERENT {
-            self.put_down_difference(seq);
-        }
-    }
-
-    fn put_down(&mut self, offset: usize) {
-        if let Some(sheet) = &self.sheet {
-            sheet.put(self.due - self.base_seq, offset);
-            self.due += sheet.stride();
-        }
-    }
-
-    fn put_down_difference(&mut self, seq: u64) {
-        self.alike = DIFFERENT;
-        if let Some(sheet) = &self.sheet {
-            sheet.differ(seq - self.base_seq);
-        }
-    }
-}
-
 /// D for a frame that is written at `at` now.
 fn watermark(segment: &Segment, at: usize) -> Option<usize> {
     if planted(Bug::WatermarkTooHigh) { Some(at) } else { segment.watermark() }
-}
-
-/// Copies the payloads to where their frames will be and notes their lengths, as far as there is room; returns the bytes
-/// that all of them need.
-fn place_payloads<T: AsRef<[u8]>>(scratch: &mut Scratch<'_>, records: &[T]) -> Result<usize> {
-    let mut need = 0_usize;
-    for record in records {
-        let payload = record.as_ref();
-        scratch.owner.check()?;
-        let size = frame_size(payload.len())?;
-        let at = need;
-        need = need.saturating_add(size);
-        if let Some(frame) = scratch.bytes.get_mut(at..need) {
-            scratch.touched = need;
-            frame[HEADER..HEADER + payload.len()].copy_from_slice(payload);
-            frame::note_len(frame, payload.len() as u32);
-        }
-    }
-    let max = MAX_CAPACITY - FRAMES_AT;
-    if need > max { Err(Error::RecordTooLarge { len: need as u64, max: max as u64 }) } else { Ok(need) }
-}
-
-/// Unpublished bytes that become zero again unless they are kept, whatever happens in user code but a fork: to the child
-/// they do not belong.
-struct Scratch<'a> {
-    bytes: &'a mut [u8],
-    touched: usize,
-    owner: Owner,
-}
-
-impl Drop for Scratch<'_> {
-    fn drop(&mut self) {
-        if self.owner.is_current() {
-            self.bytes[..self.touched].fill(0);
-        }
-    }
 }

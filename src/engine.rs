@@ -5,12 +5,12 @@ mod show;
 
 use std::time::Duration;
 
-use crate::ahead::Ahead;
+use crate::ahead::{Ahead, Refused};
 use crate::append::{Attempt, Counts, Writer};
 use crate::board::Board;
 use crate::callback::Callback;
 use crate::commit::Commit;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
 use crate::index::Budget;
 use crate::lingering::map_all;
@@ -97,13 +97,13 @@ impl Engine {
         let spares = spares.into_iter().map(|spare| spare.indexed(&index_budget)).collect();
         let next_seq =
             if planted(Bug::SeqRestarts) && live.first_seq > live.durable_seq { 1 } else { live.durable_seq + 1 };
-        let writer = Writer::new(active, tail, next_seq, spares);
+        let writer = Writer::new(active, tail, next_seq, spares, options.sync_mode == SyncMode::Sync);
         let opened = live.positions();
         let board = Board::open(&storage).map(|board| (board, storage.now()));
         Self {
             written: writer.counts(),
             writer: Mutex::new(writer),
-            commit: Commit::new(live),
+            commit: Commit::new(live, options.sync_mode != SyncMode::Sync),
             keeper: Keeper::new(
                 storage.clone(),
                 plan,
@@ -143,13 +143,13 @@ impl Engine {
         let mut writer = lock(&self.writer);
         loop {
             self.commit.check()?;
-            match attempt(&mut writer)? {
+            match attempt(&mut writer).map_err(|e| self.failed(e))? {
                 Attempt::Done(outcome) => {
                     self.rouse();
                     return Ok(Written { outcome, rotated, epoch: self.commit.epoch() });
                 }
                 Attempt::Full(need) if writer.can_rotate(need) => {
-                    self.rotate(&mut writer, need);
+                    self.rotate(&mut writer, need)?;
                     rotated = true;
                 }
                 Attempt::Full(need) => {
@@ -158,7 +158,7 @@ impl Engine {
                     self.wake_due();
                     writer = lock(&self.writer);
                     // What was announced before is enough, even if there is no space for more.
-                    if !writer.can_rotate(need) {
+                    if !writer.has_room(need) && !writer.can_rotate(need) {
                         ready.inspect_err(|_| writer.was_refused())?;
                     }
                 }
@@ -195,17 +195,33 @@ impl Engine {
 
     /// Makes the pages that appends are about to reach writable.
     pub(crate) fn look_ahead(&self) {
-        let next = self.try_writer().and_then(|writer| writer.next_map());
+        let next = self.try_writer().and_then(|writer| writer.next_pages());
         // The files of the other segments could not be used again while they seemed to be looked at.
         let active = Arc::clone(self.commit.live().active());
-        lock(&self.ahead).look(&active, next);
+        let looked = lock(&self.ahead).look(&active, next);
+        drop(active);
+        looked.unwrap_or_else(|refused| self.see_to_refusal(refused));
+    }
+
+    /// Finds out why pages cannot be made writable, and poisons the log before an append comes to them, unless it is for
+    /// want of space.
+    #[cold]
+    fn see_to_refusal(&self, Refused { pages, range }: Refused) {
+        // No byte of them changes under the lock. It is not waited for, since its holder may be in a callback: the next
+        // look is refused again.
+        let Some(_writer) = self.try_writer() else { return };
+        match pages.prefault(range) {
+            Ok(()) | Err(Error::NoSpace(_)) => {}
+            Err(e) => drop(self.commit.poison(e)),
+        }
     }
 
     /// Makes all pages of a new log writable, if its zeros are not on the disk, to which they would go once more.
     pub(crate) fn cover_new(&self) {
         if self.mode == SyncMode::None {
-            let next = lock(&self.writer).next_map();
-            lock(&self.ahead).cover(self.commit.live().active(), next);
+            let next = lock(&self.writer).next_pages();
+            let covered = lock(&self.ahead).cover(self.commit.live().active(), next);
+            covered.unwrap_or_else(|refused| self.see_to_refusal(refused));
         }
     }
 
@@ -225,10 +241,18 @@ impl Engine {
     }
 
     /// Goes on in the next segment; whoever calls this has asked whether there is one.
-    fn rotate(&self, writer: &mut Writer, need: usize) {
+    fn rotate(&self, writer: &mut Writer, need: usize) -> Result<()> {
+        writer.prefault_rotation(need).map_err(|e| self.failed(e))?;
         if let Some(next) = writer.rotate(need) {
             self.commit.rotated(&next);
         }
+        Ok(())
+    }
+
+    /// What an append is told that stored nothing: where the file system refuses to be written to, nothing can be any
+    /// more, and the log is poisoned.
+    pub(crate) fn failed(&self, e: Error) -> Error {
+        if matches!(e, Error::Io(_) | Error::Replaced { .. }) { self.commit.poison(e) } else { e }
     }
 
     /// Runs `attempt` if that takes no waiting.
@@ -238,11 +262,11 @@ impl Engine {
         if self.is_behind(writer.last_seq()) {
             return Ok(None);
         }
-        let (outcome, rotated) = match attempt(&mut writer)? {
+        let (outcome, rotated) = match attempt(&mut writer).map_err(|e| self.failed(e))? {
             Attempt::Done(outcome) => (Some(outcome), false),
             Attempt::Full(need) if writer.can_rotate(need) => {
-                self.rotate(&mut writer, need);
-                match attempt(&mut writer)? {
+                self.rotate(&mut writer, need)?;
+                match attempt(&mut writer).map_err(|e| self.failed(e))? {
                     Attempt::Done(outcome) => (Some(outcome), true),
                     Attempt::Full(_) => (None, true),
                 }

@@ -21,8 +21,9 @@ pub enum Error {
     #[error("{0}")]
     Io(#[source] Box<IoFailure>),
 
-    /// There is no space left for what was asked. Nothing appended is lost and no sequence number was used.
-    #[error("{0}; free some space, for example by truncating the front of the log, and try again")]
+    /// There is no space left for what was asked: on the disk, in the quota, or below the limit of the process on the size
+    /// of files (`RLIMIT_FSIZE`). Nothing appended is lost and no sequence number was used.
+    #[error("{}; {}", .0, relief(.0))]
     NoSpace(#[source] Box<IoFailure>),
 
     /// Another handle, in this process or another, has the log open for writing.
@@ -401,10 +402,19 @@ impl std::fmt::Display for Holder<'_> {
     }
 }
 
+/// What helps where there is no space.
+fn relief(failure: &IoFailure) -> &'static str {
+    match failure.source.kind() {
+        io::ErrorKind::FileTooLarge => "raise that limit (`ulimit -f`), and try again",
+        _ => "free some space, for example by truncating the front of the log, and try again",
+    }
+}
+
 impl Error {
     /// An I/O error; want of space becomes [`Error::NoSpace`].
     pub(crate) fn io(operation: Operation, path: &Path, source: io::Error) -> Self {
-        let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        let full = matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge);
         let context = operation.as_str();
         let failure = Box::new(IoFailure { operation, context, path: path.to_owned(), source });
         if full { Self::NoSpace(failure) } else { Self::Io(failure) }
@@ -514,7 +524,9 @@ mod tests {
     #[test]
     fn a_full_disk_is_told_from_a_failing_one() {
         let full = |kind: io::ErrorKind| Error::io(Operation::Allocate, Path::new("x"), kind.into());
-        assert!(matches!(full(io::ErrorKind::StorageFull), Error::NoSpace(_)));
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge] {
+            assert!(matches!(full(kind), Error::NoSpace(_)), "{kind}");
+        }
         assert!(matches!(full(io::ErrorKind::PermissionDenied), Error::Io(_)));
     }
 

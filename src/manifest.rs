@@ -71,6 +71,8 @@ pub(crate) struct ManifestFile {
     slot_len: usize,
     newest: usize,
     current: Manifest,
+    /// The file has not all its space, as after a restore that left holes, and there was none left.
+    lacks_space: bool,
 }
 
 impl ManifestFile {
@@ -82,7 +84,8 @@ impl ManifestFile {
         };
         let read = Reading::of(&file)?;
         let (newest, current) = read.newest()?;
-        Ok(Some(Self { storage: storage.clone(), slot_len: read.slot_len, file, newest, current }))
+        let (storage, slot_len) = (storage.clone(), read.slot_len);
+        Ok(Some(Self { storage, slot_len, file, newest, current, lacks_space: false }))
     }
 
     /// Reads the manifest beside a writer that may be updating it; `None` if there is no such file.
@@ -106,7 +109,7 @@ impl ManifestFile {
     /// Brings the manifest of a new log into being.
     pub(crate) fn create(storage: &Storage, first: Manifest) -> Result<Self> {
         let (file, slot_len) = write_anew(storage, &first, slot_for(FIRST_SLOT, first.entries.len()))?;
-        Ok(Self { storage: storage.clone(), file, slot_len, newest: 0, current: first })
+        Ok(Self { storage: storage.clone(), file, slot_len, newest: 0, current: first, lacks_space: false })
     }
 
     /// Which file it is.
@@ -124,6 +127,11 @@ impl ManifestFile {
     /// When both slots say the same, one of them was synced before the other was written, so writing one again is
     /// enough; the next update writes the other.
     pub(crate) fn settle(&mut self) -> Result<()> {
+        self.lacks_space = match self.file.reserve(2 * self.slot_len as u64) {
+            // What the slots hold now has its space.
+            Err(Error::NoSpace(_)) => true,
+            other => other.map(|()| false)?,
+        };
         let same = Reading::of(&self.file)?.is_twice_the_same();
         let bytes = self.current.encode();
         self.write_slot(self.newest, &bytes)?;
@@ -136,15 +144,17 @@ impl ManifestFile {
     /// Sees to it that `more` further entries fit.
     ///
     /// # Errors
-    /// `NoSpace` if there is no space for a larger file and the entries do not fit the present one.
+    /// `NoSpace` if there is no space for a larger file and the entries do not fit the present one, or if the present one
+    /// may not be written.
     pub(crate) fn make_room(&mut self, more: usize) -> Result<()> {
+        self.file.check_limit(2 * self.slot_len as u64)?;
         let count = self.current.entries.len() + more;
         if count + AHEAD <= slot::room(self.slot_len) {
             return Ok(());
         }
         match write_anew(&self.storage, &self.current, slot_for(self.slot_len * 2, count)) {
             Ok((file, slot_len)) => {
-                (self.file, self.slot_len, self.newest) = (file, slot_len, 0);
+                (self.file, self.slot_len, self.newest, self.lacks_space) = (file, slot_len, 0, false);
                 Ok(())
             }
             Err(Error::NoSpace(_)) if count <= slot::room(self.slot_len) => Ok(()),
@@ -155,7 +165,8 @@ impl ManifestFile {
     /// Changes the log in one step: after a crash it is as before, or as `change` made it.
     ///
     /// # Errors
-    /// What the system says; what stands on disk is then unknown, and nothing more may be written.
+    /// `NoSpace` if the file may not be written, and then nothing was; otherwise what the system says: what stands on disk
+    /// is then unknown, and nothing more may be written.
     pub(crate) fn update(&mut self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
         let mut next = self.current.clone();
         change(&mut next);
@@ -166,13 +177,25 @@ impl ManifestFile {
             let source = std::io::Error::other("a number of the log has reached the end of its range");
             return Err(Error::io(Operation::Update, self.file.path(), source));
         }
+        self.file.check_limit(2 * self.slot_len as u64)?;
+        self.reserve(bytes.len())?;
         let (first, second) = (1 - self.newest, self.newest);
-        self.write_slot(first, &bytes)?;
-        if !planted(Bug::OneSlot) {
-            self.write_slot(second, &bytes)?;
-        }
+        let written = self.write_slot(first, &bytes).and_then(|()| match planted(Bug::OneSlot) {
+            true => Ok(()),
+            false => self.write_slot(second, &bytes),
+        });
+        written.map_err(begun)?;
         self.newest = first;
         self.current = next;
+        Ok(())
+    }
+
+    /// Sees to it that slots of `len` bytes have their space: what both slots fill now they have.
+    fn reserve(&mut self, len: usize) -> Result<()> {
+        if self.lacks_space && len.div_ceil(PAGE) > self.current.encode().len().div_ceil(PAGE) {
+            self.file.reserve(2 * self.slot_len as u64)?;
+            self.lacks_space = false;
+        }
         Ok(())
     }
 
@@ -209,12 +232,17 @@ fn write_anew(storage: &Storage, manifest: &Manifest, slot_len: usize) -> Result
         remove_if_there(storage, MANIFEST_TMP)?;
     }
     renamed?;
-    storage.sync_dir().map_err(|e| match e {
-        // The file before has no name any more: want of space is no way back to it.
+    // The file before has no name any more.
+    storage.sync_dir().map_err(begun)?;
+    Ok((file.renamed(MANIFEST), slot_len))
+}
+
+/// The failure of something of which a part has happened: want of space is no way back.
+fn begun(e: Error) -> Error {
+    match e {
         Error::NoSpace(failure) => Error::Io(failure),
         other => other,
-    })?;
-    Ok((file.renamed(MANIFEST), slot_len))
+    }
 }
 
 /// Removes `name`; it is fine if it is not there.

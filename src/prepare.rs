@@ -201,6 +201,7 @@ impl Keeper {
                 commit.sync_bell.ring();
             }
         };
+        self.reserve(commit, writer)?;
         let started = Instant::now();
         // A spare that cannot be made must not keep the segment before it from being sealed.
         let spare = self.missing_spare(&mut books, writer, need, ask_for_help);
@@ -235,6 +236,21 @@ impl Keeper {
             None => lingering.map(|()| prepared.is_some()),
             Some(e) => Err(e),
         }
+    }
+
+    /// Tries again to take the space that segments lack; without the writer's lock, since it may take a while.
+    ///
+    /// # Errors
+    /// What the system says, but for want of space: another segment may do.
+    fn reserve(&self, commit: &Commit, writer: &Mutex<Writer>) -> Result<()> {
+        let lacking = lock(writer).lacking();
+        for pages in lacking {
+            match pages.reserve() {
+                Ok(()) | Err(Error::NoSpace(_)) => {}
+                Err(e) => return Err(if e.leaves_disk_unknown() { commit.poison(e) } else { e }),
+            }
+        }
+        Ok(())
     }
 
     /// Whether fewer spares are announced than there should be.
@@ -275,7 +291,7 @@ impl Keeper {
                 other => other?,
             },
         };
-        books.identities.unsealed.insert(ordinal, spare.id);
+        books.identities.unsealed.insert(ordinal, spare.pages().id());
         Ok(Some(spare.indexed(&self.plan.index_budget)))
     }
 
@@ -383,7 +399,7 @@ impl Keeper {
             (writer.unsealed(), Arc::clone(writer.segment()))
         };
         // The manifest will not say where the log was closed once it is open again: the segment does.
-        active.witness(active.end().offset).and_then(|()| active.sync_words()).map_err(|e| commit.poison(e))?;
+        active.witness_end().map_err(|e| commit.poison(e))?;
         let retired = std::mem::take(&mut books.retired);
         books.update(commit, |next| {
             if let Some((before, after)) = &rotated {
@@ -446,11 +462,15 @@ impl Books {
         roomy.map_err(|e| if e.leaves_disk_unknown() { commit.poison(e) } else { e })
     }
 
-    /// Changes the manifest in one step; a failure poisons the log, and so does a file that was removed or replaced.
+    /// Changes the manifest in one step; a failure poisons the log, unless nothing was written for want of space, and so does
+    /// a file that was removed or replaced.
     pub(crate) fn update(&mut self, commit: &Commit, change: impl FnOnce(&mut Manifest)) -> Result<()> {
         self.check(commit)?;
-        let checked = self.identities.check(&self.storage, &self.manifest);
-        checked.and_then(|()| self.manifest.update(change)).map_err(|e| commit.poison(e))?;
+        self.identities.check(&self.storage, &self.manifest).map_err(|e| commit.poison(e))?;
+        self.manifest.update(change).map_err(|e| match e {
+            Error::NoSpace(failure) => Error::NoSpace(failure),
+            other => commit.poison(other),
+        })?;
         let Self { manifest, identities, .. } = self;
         let state = manifest.current();
         let unsealed = &state.entries[state.active_index()..];

@@ -143,6 +143,7 @@ fn start_again(
 ) -> Result<()> {
     let (kept, is_reset) = (ends.map_or(0, |(kept, _)| kept), ends.is_none());
     let Some(spare) = writer.spare_above(above) else { return Err(Error::Closed) };
+    writer.prefault_restart(above).map_err(|e| engine.failed(e))?;
     let early = if planted(Bug::RestartBeforeCut) { writer.restart(above, base_seq) } else { None };
     books.update(&engine.commit, |next| rewrite(next, ends, spare, base_seq))?;
     let live = engine.commit.live();

@@ -8,6 +8,8 @@ mod bench;
 mod copy;
 #[path = "cli/fixture.rs"]
 mod fixture;
+#[path = "cli/limits.rs"]
+mod limits;
 #[path = "cli/refusals.rs"]
 mod refusals;
 #[path = "cli/repair.rs"]

@@ -1,6 +1,7 @@
 //! Proves what a log asks of the operating system beyond reading and writing: that with `lock_memory` exactly the segments
-//! that are or will be appended to stay in memory, that a refusal is an error which loses nothing, that the files of a log
-//! on btrfs are overwritten in place, and that spares which an open did not find are made once something is appended.
+//! that are or will be appended to stay in memory, that a refusal is an error which loses nothing, that pages are made
+//! writable once between two syncs, that the files of a log on btrfs are overwritten in place, and that spares which an open
+//! did not find are made once something is appended.
 //! Does not prove that any of this is faster. On btrfs it proves nothing where it may not mount one: it says `SKIPPED`.
 #![allow(missing_docs)]
 
@@ -181,4 +182,33 @@ fn on_btrfs_every_file_of_a_log_is_overwritten_in_place() {
     }
     assert!(seen >= 2, "{seen}");
     assert!(small().open(&log).expect("the log").positions().last > 1);
+}
+
+#[test]
+fn pages_are_made_writable_once_between_two_syncs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let asked = Arc::new(Mutex::new(0));
+    let seen = Arc::clone(&asked);
+    let count = move |act: &Act<'_>| {
+        *seen.lock().expect("a count") += u32::from(matches!(act, Act::Prefault { .. }));
+        Ok(())
+    };
+    let options = small().sync_mode(SyncMode::Sync).background(Background::Caller);
+    let wal = options.open_observed(dir.path(), Some(Before::new(true, count))).expect("a log");
+    let asked_by = |append: &dyn Fn()| {
+        let before = *asked.lock().expect("a count");
+        append();
+        *asked.lock().expect("a count") - before
+    };
+    // Behind the first page of frames, which is next to the one of `published`.
+    wal.append(&[7; 5000]).expect("an append");
+    for _ in 0..3 {
+        assert_eq!(asked_by(&|| assert!(wal.append(b"synced").is_ok())), 2, "its page, and the one of `published`");
+    }
+    assert_eq!(asked_by(&|| assert!(wal.submit(b"first").is_ok())), 2);
+    let more = || (0..10).for_each(|_| assert!(wal.submit(b"more").is_ok()));
+    assert_eq!(asked_by(&more), 0, "nothing was written back since");
+    assert_eq!(asked_by(&|| assert!(wal.submit(&[7; 5000]).is_ok())), 2, "another page");
+    wal.sync().expect("a sync");
+    assert_eq!(asked_by(&|| assert!(wal.submit(b"behind a sync").is_ok())), 2);
 }

@@ -38,6 +38,8 @@ pub(crate) struct Commit {
     durable_seq: AtomicU64,
     /// Read by every append, under the writer's lock, and changed under that and the state's.
     epoch: AtomicUsize,
+    /// Whether the page that appends go on in is made writable after a sync: where they do not do that themselves.
+    prefaults: bool,
     /// Calls the thread that syncs what is awaited or due.
     pub(crate) sync_bell: Doorbell,
     /// Calls the thread that seals and prepares segments.
@@ -49,7 +51,7 @@ pub(crate) struct Commit {
 
 impl Commit {
     /// The state of a log of which everything is durable.
-    pub(crate) fn new(live: Live) -> Self {
+    pub(crate) fn new(live: Live, prefaults: bool) -> Self {
         Self {
             durable_seq: AtomicU64::new(live.durable_seq),
             state: Mutex::new(State::new(live)),
@@ -60,6 +62,7 @@ impl Commit {
             watch: Watch::default(),
             waker_panics: Counter::new(0),
             epoch: AtomicUsize::new(0),
+            prefaults,
         }
     }
 
@@ -384,6 +387,18 @@ impl Commit {
         if !planted(Bug::SyncWakesNobody) {
             self.bench.wake(call);
         }
+        self.prefault_after_sync(&jobs);
         Ok(())
+    }
+
+    /// Makes the page that was just written back writable again, if appends do not ask for it. What was synced is durable
+    /// whatever comes of it.
+    fn prefault_after_sync(&self, jobs: &[Option<Job>; 2]) {
+        let last = jobs.iter().flatten().last().filter(|_| self.prefaults);
+        match last.map_or(Ok(()), |job| job.segment.prefault_after_sync(job.to.offset)) {
+            // An append that meets this page needs space that may be there by then.
+            Ok(()) | Err(Error::NoSpace(_)) => {}
+            Err(e) => drop(self.poison(e)),
+        }
     }
 }

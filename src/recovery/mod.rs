@@ -131,7 +131,8 @@ fn recover(storage: &Storage, options: &Options, started: Instant) -> Result<Rec
     let next_ordinal = next_ordinal(&state, &listed);
     let leftovers = remove_leftovers(storage, &state, &listed, examined.place());
     let (segments, tail, spares, active) = attach(storage, &state, &examined, &maps)?;
-    let named = spares.iter().map(|spare| (spare.entry.ordinal, spare.id)).chain([(state.active().ordinal, active)]);
+    let named =
+        spares.iter().map(|spare| (spare.entry.ordinal, spare.pages().id())).chain([(state.active().ordinal, active)]);
     let identities = Identities { lock: None, readers: readers.id()?, unsealed: named.collect() };
     leftovers?;
     let report = RecoveryReport { created, name_synced, elapsed: started.elapsed(), ..report(&state, &examined) };

@@ -92,8 +92,13 @@ fn restore_identity(file: &StoredFile, image: &Image, log_id: [u8; 16]) -> Resul
 /// After a failed sync the kernel may hold such pages as clean: only a page that is dirty again reaches the disk.
 fn make_durable(file: &StoredFile, kept: &Kept<'_>) -> Result<()> {
     if !planted(Bug::NoRedirty) {
-        write_again(file, PAGE, FRAMES_AT)?;
-        write_again(file, kept.durable - kept.durable % PAGE, kept.end)?;
+        let from = kept.durable - kept.durable % PAGE;
+        match write_again(file, PAGE, FRAMES_AT).and_then(|()| write_again(file, from, kept.end)) {
+            // Holes, or blocks that are shared with another file, and a full disk. What cannot be made dirty counts as it
+            // comes from the device.
+            Err(Error::NoSpace(_)) => file.sync().and_then(|()| file.forget_cached())?,
+            other => other?,
+        }
         check_again(file, kept)?;
     }
     file.sync()

@@ -5,7 +5,7 @@ use crate::format::PAGE;
 use crate::format::segment::FRAMES_AT;
 use crate::identity::check_identity;
 use crate::segment::maps::Purpose;
-use crate::segment::{Mapping, Segment, file_name};
+use crate::segment::{Mapping, Pages, Segment, file_name};
 use crate::storage::StoredFile;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Mutex, Weak, lock};
@@ -14,6 +14,8 @@ use crate::sync::{Arc, Mutex, Weak, lock};
 pub(super) struct FileMap {
     /// The map while the segment is appended to, and that of a file that is gone, for the views that show it.
     pub(super) kept: Option<Arc<Mapping>>,
+    /// The pages that it is appended to in, while it is.
+    pub(super) pages: Option<Arc<Pages>>,
     /// The map that was made last, if something still reads through it.
     pub(super) last: Weak<Mapping>,
     /// Which file that was.
@@ -22,7 +24,7 @@ pub(super) struct FileMap {
 
 impl FileMap {
     pub(super) fn unmapped() -> Arc<Mutex<Self>> {
-        Arc::new(Mutex::new(Self { kept: None, last: Weak::new(), id: None }))
+        Arc::new(Mutex::new(Self { kept: None, pages: None, last: Weak::new(), id: None }))
     }
 }
 

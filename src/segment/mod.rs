@@ -1,12 +1,15 @@
 //! One segment file: prepared, begun, written, synced, read.
 
 mod budget;
+mod end;
 mod mapped;
 mod mapping;
 mod maps;
+mod pages;
 mod part;
 mod spare;
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::error::{Corruption, Error, Result};
@@ -14,18 +17,20 @@ use crate::format::frame;
 use crate::format::manifest::Entry;
 use crate::format::name::SegmentName;
 use crate::format::segment::{self as words, CLOSED, CUT, DURABLE_AT, FRAMES_AT, PUBLISHED_AT};
-use crate::format::{ALIGN, PAGE, get_u64};
-use crate::index::{Place, SparseIndex};
+use crate::format::{PAGE, get_u64};
+use crate::index::SparseIndex;
 use crate::map::{Map, Tail};
 use crate::storage::{FileId, Owner, Storage};
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, lock};
 
 use crate::segment::mapped::FileMap;
 use crate::segment::maps::Purpose;
 
+pub(crate) use crate::segment::end::End;
 pub(crate) use crate::segment::mapping::Mapping;
 pub(crate) use crate::segment::maps::{Maps, in_memory, no_room};
+pub(crate) use crate::segment::pages::Pages;
 pub(crate) use crate::segment::part::MappedPart;
 pub(crate) use crate::segment::spare::{Preparation, Spare, in_steps};
 
@@ -35,29 +40,6 @@ const ASK_AHEAD: usize = 1 << 20;
 /// The name of the segment file `ordinal`.
 pub(crate) fn file_name(ordinal: u64) -> SegmentName {
     SegmentName::encode(ordinal)
-}
-
-/// How far a segment reaches: where its frames end, and how many records that is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct End {
-    pub(crate) offset: usize,
-    pub(crate) count: u64,
-}
-
-impl End {
-    /// Both in one word, so that they are read together; capacities are bounded so that each half fits.
-    fn pack(self) -> u64 {
-        ((self.offset / ALIGN) as u64) << 32 | self.count
-    }
-
-    /// Where the next record would stand.
-    pub(crate) fn place(self) -> Place {
-        Place { offset: self.offset, rank: self.count }
-    }
-
-    fn unpack(word: u64) -> Self {
-        Self { offset: (word >> 32) as usize * ALIGN, count: word & u64::from(u32::MAX) }
-    }
 }
 
 /// A segment that holds records, shared by the writer and by every view.
@@ -76,6 +58,8 @@ pub(crate) struct Segment {
     watermark: AtomicUsize,
     /// Which slot of `durable` is written next.
     turn: AtomicUsize,
+    /// The page that holds `durable` cannot be stored to, for want of space.
+    mute: AtomicBool,
     /// Up to where the system was asked to read what will be written to.
     asked: AtomicUsize,
     /// Where it ended when the file's time of change was last set.
@@ -102,6 +86,7 @@ impl Segment {
             end: AtomicU64::new(end.pack()),
             watermark: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
+            mute: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
             stamped: AtomicUsize::new(end.offset),
             index: Mutex::default(),
@@ -109,20 +94,21 @@ impl Segment {
         }
     }
 
-    /// A segment whose map is there, and is kept: frames up to `end`.
+    /// A segment whose map is there, and is kept: frames up to `end`. If it is appended to, that is in `pages`.
     fn live(
         storage: &Storage,
         entry: Entry,
         log_id: [u8; 16],
         maps: &Arc<Maps>,
         mapping: Mapping,
+        pages: Option<Arc<Pages>>,
         end: End,
     ) -> Arc<Self> {
         let segment = Self::new(storage, entry, log_id, maps, end);
         let mapping = Arc::new(mapping);
         let mut slot = lock(&segment.file);
         slot.last = Arc::downgrade(&mapping);
-        slot.kept = Some(mapping);
+        (slot.kept, slot.pages) = (Some(mapping), pages);
         drop(slot);
         Arc::new(segment)
     }
@@ -139,9 +125,12 @@ impl Segment {
         let file = storage.open_write(file_name(entry.ordinal).as_str())?;
         let tail = maps.map_writable(&file, entry.capacity as usize, end.offset)?;
         let mapping = maps.of_writer(storage, file.path().to_owned(), &tail);
-        let segment = Self::live(storage, entry, log_id, maps, mapping, end);
+        let pages = Pages::new(storage, entry.ordinal, &file, tail.map())?;
+        pages.reserve_if_there_is_space(&file)?;
+        let id = pages.id();
+        let segment = Self::live(storage, entry, log_id, maps, mapping, Some(pages), end);
         segment.watermark.store(end.offset, Ordering::Relaxed);
-        Ok((segment, tail, file.id()?))
+        Ok((segment, tail, id))
     }
 
     /// The unsealed segment of a log that is only read, up to `end`, which is bounded by what the reader verified.
@@ -154,7 +143,7 @@ impl Segment {
     ) -> Result<Arc<Self>> {
         let file = storage.open_read(file_name(entry.ordinal).as_str())?;
         let mapping = maps.map_read_only(storage, &file, entry.capacity as usize, end.offset, Purpose::Read)?;
-        Ok(Self::live(storage, entry, log_id, maps, mapping, end))
+        Ok(Self::live(storage, entry, log_id, maps, mapping, None, end))
     }
 
     /// The maps of its handle.
@@ -181,7 +170,10 @@ impl Segment {
     pub(crate) fn settle(&self) {
         let end = self.end().place();
         self.index().settle(end);
-        let kept = lock(&self.file).kept.take();
+        let mut slot = lock(&self.file);
+        let (kept, pages) = (slot.kept.take(), slot.pages.take());
+        drop(slot);
+        drop(pages);
         if let Some(mapping) = kept {
             self.maps.keep_idle(mapping);
         }
@@ -261,9 +253,47 @@ impl Segment {
     pub(crate) fn sync(&self, from: usize, to: usize) -> Result<()> {
         let first_page = if from == FRAMES_AT { PAGE } else { from };
         let mapping = self.mapping()?;
-        self.storage.sync_map(mapping.path(), mapping.map(), first_page..to)?;
+        let sync = || self.storage.sync_map(mapping.path(), mapping.map(), first_page..to);
+        match self.pages() {
+            Some(pages) => pages.while_syncing(sync)?,
+            None => sync()?,
+        }
         self.ask_ahead(mapping.map(), to);
-        Ok(())
+        // The page of `durable`, which is stored to next, was just written back.
+        if from == FRAMES_AT || self.mute.load(Ordering::Relaxed) { self.prefault_durable() } else { Ok(()) }
+    }
+
+    fn prefault_durable(&self) -> Result<()> {
+        let asked = self.prefault(PAGE..FRAMES_AT);
+        self.mute.store(asked.is_err(), Ordering::Relaxed);
+        match asked {
+            // What was synced is durable all the same.
+            Err(Error::NoSpace(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The pages that it is appended to in, if it is.
+    pub(crate) fn pages(&self) -> Option<Arc<Pages>> {
+        lock(&self.file).pages.clone()
+    }
+
+    /// Makes the pages of `range` writable, as [`Pages::prefault`] does.
+    ///
+    /// # Errors
+    /// As [`Pages::prefault`].
+    fn prefault(&self, range: Range<usize>) -> Result<()> {
+        self.pages().map_or(Ok(()), |pages| pages.prefault(range))
+    }
+
+    /// Makes the page in which frames go on behind `synced` writable again after a sync, if they still do.
+    ///
+    /// # Errors
+    /// As [`Pages::prefault`].
+    pub(crate) fn prefault_after_sync(&self, synced: usize) -> Result<()> {
+        let page = synced - synced % PAGE;
+        let is_left = self.end().offset >= page + PAGE;
+        if page == synced || is_left { Ok(()) } else { self.prefault(page..page + PAGE) }
     }
 
     /// Has the pages that appends will reach soon read in, if they are not there: after an open they may be on the disk
@@ -294,8 +324,13 @@ impl Segment {
         file.write_at(&marked.to_le_bytes(), PUBLISHED_AT as u64)
     }
 
-    /// Makes the words durable.
-    pub(crate) fn sync_words(&self) -> Result<()> {
+    /// Stores where it ends, as far as there is space to, and makes that durable.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn witness_end(&self) -> Result<()> {
+        self.prefault_durable()?;
+        self.witness(self.end().offset)?;
         let mapping = self.mapping()?;
         self.storage.sync_map(mapping.path(), mapping.map(), PAGE..FRAMES_AT)
     }
@@ -334,11 +369,12 @@ impl Segment {
         Ok(before.into_iter().zip(words()).enumerate().all(same))
     }
 
-    /// Records in the file that everything below `durable` is, once that is true.
+    /// Records in the file that everything below `durable` is, once that is true. Where there is no space for that, the
+    /// file says less than it could.
     pub(crate) fn witness(&self, durable: usize) -> Result<()> {
         let mapping = self.mapping()?;
         // Of a sealed segment the manifest says so, and its map may be one that is only read.
-        if mapping.map().is_writable() {
+        if mapping.map().is_writable() && !self.mute.load(Ordering::Relaxed) {
             let at = DURABLE_AT[self.turn.fetch_xor(1, Ordering::Relaxed) & 1];
             mapping.map().store(at, durable as u64);
             mapping.map().store(at + size_of::<u64>(), words::check(self.entry.salt, durable as u64));

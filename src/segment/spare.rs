@@ -1,17 +1,16 @@
 //! A segment file before anything is appended to it.
 
 use std::ops::Range;
-use std::path::PathBuf;
 
 use crate::error::{Error, Operation, Result};
 use crate::format::PAGE;
 use crate::format::manifest::Entry;
 use crate::format::segment::{self as words, BEGUN_AT, FRAMES_AT, IDENTITY_AT, IDENTITY_LEN, Identity};
 use crate::index::{Budget, SparseIndex};
-use crate::map::{Map, Tail};
+use crate::map::Tail;
 use crate::planted::{Bug, planted};
-use crate::segment::{End, Maps, Segment, file_name, no_room};
-use crate::storage::{FileId, Storage, StoredFile};
+use crate::segment::{End, Maps, Pages, Segment, file_name, no_room};
+use crate::storage::{Storage, StoredFile};
 use crate::sync::{Arc, thread};
 
 /// How much is made present by one call, while which whatever else the process maps has to wait.
@@ -41,9 +40,7 @@ pub(crate) struct Spare {
     pub(crate) entry: Entry,
     log_id: [u8; 16],
     storage: Storage,
-    path: PathBuf,
-    /// Which file it is.
-    pub(crate) id: FileId,
+    pages: Arc<Pages>,
     tail: Tail,
     index: SparseIndex,
 }
@@ -110,6 +107,7 @@ impl Spare {
             let source = std::io::Error::other("somebody else has it open or mapped");
             return Err(Error::io(Operation::Recycle, file.path(), source));
         }
+        file.reserve(how.capacity)?;
         write_identity(storage, &file, how)?;
         file.write_at(&[0; PAGE], PAGE as u64)?;
         if !planted(Bug::RecycleNotSynced) {
@@ -123,12 +121,14 @@ impl Spare {
     pub(crate) fn reopen(storage: &Storage, entry: Entry, log_id: [u8; 16]) -> Result<Self> {
         let file = storage.open_write(file_name(entry.ordinal).as_str())?;
         let tail = mapped(&file, entry.capacity as usize)?;
-        Self::new(storage, entry, log_id, &file, tail)
+        let spare = Self::new(storage, entry, log_id, &file, tail)?;
+        spare.pages.reserve_if_there_is_space(&file)?;
+        Ok(spare)
     }
 
     fn new(storage: &Storage, entry: Entry, log_id: [u8; 16], file: &StoredFile, tail: Tail) -> Result<Self> {
-        let (storage, path, id) = (storage.clone(), file.path().to_owned(), file.id()?);
-        Ok(Self { entry, log_id, storage, path, id, tail, index: SparseIndex::default() })
+        let pages = Pages::new(storage, entry.ordinal, file, tail.map())?;
+        Ok(Self { entry, log_id, storage: storage.clone(), pages, tail, index: SparseIndex::default() })
     }
 
     /// Has memory of `budget` for where its records will stand.
@@ -138,9 +138,17 @@ impl Spare {
         self
     }
 
-    /// Its map.
-    pub(crate) fn map(&self) -> &Arc<Map> {
-        self.tail.map()
+    /// Its pages.
+    pub(crate) fn pages(&self) -> &Arc<Pages> {
+        &self.pages
+    }
+
+    /// Makes writable what [`Spare::begin`] and the first `need` bytes of frames will be stored to.
+    ///
+    /// # Errors
+    /// As [`Pages::prefault`].
+    pub(crate) fn prefault_front(&self, need: usize) -> Result<()> {
+        self.pages.prefault(PAGE..FRAMES_AT + need)
     }
 
     /// Makes this the segment that is appended to, of the handle of `maps`: from now on it says where it begins.
@@ -151,9 +159,9 @@ impl Spare {
             self.tail.map().store(at + size_of::<u64>(), check);
         }
         let entry = Entry { base_seq, ..self.entry };
-        let mapping = maps.of_writer(&self.storage, self.path, &self.tail);
+        let mapping = maps.of_writer(&self.storage, self.pages.path().clone(), &self.tail);
         let end = End { offset: FRAMES_AT, count: 0 };
-        let segment = Segment::live(&self.storage, entry, self.log_id, maps, mapping, end);
+        let segment = Segment::live(&self.storage, entry, self.log_id, maps, mapping, Some(self.pages), end);
         *segment.index() = self.index;
         (segment, self.tail)
     }

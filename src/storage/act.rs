@@ -41,6 +41,15 @@ pub enum Act<'a> {
     LockMemory(&'a Path),
     /// Make the pages of a range of a map present.
     Populate(&'a Path),
+    /// Make the pages of a range of a map writable before they are stored to.
+    Prefault {
+        /// The file.
+        path: &'a Path,
+        /// Offset of the first page.
+        offset: u64,
+        /// Length in bytes, up to the end of the last page.
+        len: u64,
+    },
     /// Write the pages of a range of a map to the device.
     SyncRange {
         /// The file.
@@ -90,6 +99,7 @@ impl<'a> Act<'a> {
             Self::Remove(path) | Self::Lock(path) | Self::LockMemory(path) | Self::SetTimes(path) => path,
             Self::SyncFileSystem(path) | Self::Look(path) => path,
             Self::Allocate { path, .. } | Self::Write { path, .. } | Self::SyncRange { path, .. } => path,
+            Self::Prefault { path, .. } => path,
             Self::Rename { from, .. } | Self::Link { from, .. } => from,
         }
     }
@@ -101,7 +111,7 @@ impl<'a> Act<'a> {
             Self::Open(_) => Operation::Open,
             Self::Allocate { .. } => Operation::Allocate,
             Self::Read(_) | Self::Populate(_) => Operation::Read,
-            Self::Write { .. } => Operation::Write,
+            Self::Write { .. } | Self::Prefault { .. } => Operation::Write,
             Self::Map(_) => Operation::Map,
             Self::LockMemory(_) => Operation::LockMemory,
             Self::SyncRange { .. } | Self::SyncFile(_) | Self::SyncDir(_) => Operation::Sync,

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::blank::headroom;
-use crate::error::Result;
+use crate::error::{Error, Operation, Result};
 use crate::format::PAGE;
 use crate::format::segment::FRAMES_AT;
 use crate::map::{Map, Tail, has_no_other_user};
@@ -56,8 +56,11 @@ impl StoredFile {
 
     /// Writes all of `bytes` at `offset`.
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        let act = Act::Write { path: &self.path, offset, len: bytes.len() as u64 };
-        self.storage.act(act, || self.file.write_all_at(bytes, offset))
+        let len = bytes.len() as u64;
+        self.storage.act(Act::Write { path: &self.path, offset, len }, || {
+            within_limit(offset.saturating_add(len))?;
+            self.file.write_all_at(bytes, offset)
+        })
     }
 
     /// Lets the next read of what was synced come from the device, where the system can be asked to.
@@ -81,6 +84,7 @@ impl StoredFile {
     /// `fallocate` and not `posix_fallocate`: the latter sets no `errno`, and a full disk would read "Success".
     pub(crate) fn allocate(&self, len: u64) -> Result<()> {
         self.storage.act(Act::Allocate { path: &self.path, len }, || {
+            within_limit(len)?;
             let allocate = || rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, len);
             match rustix::io::retry_on_intr(allocate) {
                 Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => write_zeros(&self.file, len)?,
@@ -88,6 +92,26 @@ impl StoredFile {
             }
             if self.file.metadata()?.len() < len { self.file.set_len(len) } else { Ok(()) }
         })
+    }
+
+    /// Takes the space that the first `len` bytes of the file do not have of their own, without changing a byte: a file
+    /// that was restored may have holes, or share its blocks with another one.
+    pub(crate) fn reserve(&self, len: u64) -> Result<()> {
+        let shares = can_share_blocks(&self.file);
+        // To look is not to ask the device for anything.
+        let is_whole = !shares && !has_hole(&self.file, len).map_err(|e| Error::io(Operation::Read, &self.path, e))?;
+        if is_whole {
+            return Ok(());
+        }
+        self.storage.act(Act::Allocate { path: &self.path, len }, || {
+            fill_holes(&self.file, rustix::fs::FallocateFlags::empty(), len)?;
+            if shares { fill_holes(&self.file, unshare(), len) } else { Ok(()) }
+        })
+    }
+
+    /// Refuses if a write that ends at `end` would be refused by the limit on the size of files.
+    pub(crate) fn check_limit(&self, end: u64) -> Result<()> {
+        within_limit(end).map_err(|source| Error::io(Operation::Write, &self.path, source))
     }
 
     /// Maps the file for reading: the bytes of `FRAMES_AT..published` will not change any more.
@@ -158,6 +182,18 @@ impl StoredFile {
     }
 }
 
+/// Refuses what ends behind the limit of this process on the size of files: the system would answer the call with `SIGXFSZ`,
+/// which ends the process. Stores through a map are not limited.
+fn within_limit(end: u64) -> io::Result<()> {
+    match rustix::process::getrlimit(rustix::process::Resource::Fsize).current {
+        Some(limit) if end > limit => {
+            let said = format!("it would take {end} bytes, and this process may write {limit} bytes of a file");
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, said))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Locks again when a signal came between.
 fn uninterrupted(lock: impl Fn() -> io::Result<()>) -> io::Result<()> {
     loop {
@@ -174,6 +210,48 @@ pub(super) fn contended(locked: io::Result<()>) -> io::Result<bool> {
         Err(e) if e.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(false),
         Err(e) => Err(e),
     }
+}
+
+/// Whether some of the first `len` bytes have no block, as far as the file system tells: what was allocated and not
+/// written counts as a hole on some.
+fn has_hole(file: &File, len: u64) -> io::Result<bool> {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(0)) {
+        Ok(hole) => Ok(hole < len),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOTSUP) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Allocates what is missing, where the file system has a call for that: one that has not allocates at each write.
+fn fill_holes(file: &File, how: rustix::fs::FallocateFlags, len: u64) -> io::Result<()> {
+    use rustix::io::Errno;
+    match rustix::io::retry_on_intr(|| rustix::fs::fallocate(file, how, 0, len)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Whether the blocks of `file` may be another file's, too, and can be made its own: XFS.
+#[cfg(target_os = "linux")]
+fn can_share_blocks(file: &File) -> bool {
+    // `XFS_SUPER_MAGIC`, as statfs(2) lists it.
+    const XFS: u64 = 0x5846_5342;
+    rustix::fs::fstatfs(file).is_ok_and(|found| found.f_type as u64 & 0xffff_ffff == XFS)
+}
+
+#[cfg(target_os = "linux")]
+fn unshare() -> rustix::fs::FallocateFlags {
+    rustix::fs::FallocateFlags::UNSHARE_RANGE
+}
+
+#[cfg(not(target_os = "linux"))]
+fn can_share_blocks(_: &File) -> bool {
+    false
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unshare() -> rustix::fs::FallocateFlags {
+    rustix::fs::FallocateFlags::empty()
 }
 
 /// For file systems without `fallocate`: small writes, because big ones leave big folios in the page cache.

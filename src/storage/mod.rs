@@ -322,6 +322,18 @@ impl Storage {
         })
     }
 
+    /// Makes the pages of `range` of `map`, the writable map of the file at `path`, present and writable: of a page to
+    /// which a store would be a signal, that is an error. A kernel that has no such call, or no memory at the moment, says
+    /// nothing of the pages.
+    pub(crate) fn prefault(&self, path: &Path, map: &Map, range: Range<usize>) -> Result<()> {
+        let pages = range.start - range.start % PAGE..range.end.next_multiple_of(PAGE).min(map.len());
+        let act = Act::Prefault { path, offset: pages.start as u64, len: (pages.end - pages.start) as u64 };
+        self.act(act, || match map.populate_write(pages.clone()) {
+            Err(e) if is_fault(&e) => Err(unwritable()),
+            _ => Ok(()),
+        })
+    }
+
     /// Writes the pages of `range` of `map`, the map of the file at `path`, to the device.
     pub(crate) fn sync_map(&self, path: &Path, map: &Map, range: Range<usize>) -> Result<()> {
         let pages = range.start - range.start % PAGE..range.end.next_multiple_of(PAGE).min(map.len());
@@ -386,9 +398,17 @@ fn read_as_asked(file: &File) {
 #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
 fn read_as_asked(_file: &File) {}
 
-/// Whether a load in place of the call would have been a signal.
-fn is_fault(e: &io::Error) -> bool {
+/// Whether a load or a store in place of the call would have been a signal.
+pub(crate) fn is_fault(e: &io::Error) -> bool {
+    #[cfg(target_os = "linux")]
+    if e.raw_os_error() == Some(rustix::io::Errno::HWPOISON.raw_os_error()) {
+        return true;
+    }
     e.raw_os_error() == Some(rustix::io::Errno::FAULT.raw_os_error())
+}
+
+fn unwritable() -> io::Error {
+    io::Error::other("some of its pages cannot be written; check the device and the file system")
 }
 
 fn unreadable() -> io::Error {

@@ -173,6 +173,12 @@ impl Machine {
         self.state().is_full()
     }
 
+    /// Whether `act` would be refused by a disk that is full.
+    pub fn needs_space(&self, act: &Act<'_>) -> bool {
+        let path = self.relative(act.path());
+        self.state().needs_space(act, &path)
+    }
+
     /// Whether the fault has come to pass.
     pub fn has_failed(&self) -> bool {
         self.state().failed
@@ -398,13 +404,16 @@ impl State {
     /// Whether a disk that is full would refuse `act`, which is about the file or directory at `path`.
     fn needs_space(&self, act: &Act<'_>, path: &str) -> bool {
         match *act {
-            Act::MakeDir(_) | Act::Create(_) | Act::Allocate { .. } | Act::Link { .. } | Act::Rename { .. } => true,
-            Act::Write { offset, len, .. } => {
-                let there = self.disk.node(path).map_or(0, |node| self.disk.nodes[node].live.len() as u64);
-                offset + len > there
-            }
+            Act::MakeDir(_) | Act::Create(_) | Act::Link { .. } | Act::Rename { .. } => true,
+            // No file of this disk has holes: what is there has its space.
+            Act::Allocate { len, .. } => len > self.len_of(path),
+            Act::Write { offset, len, .. } => offset + len > self.len_of(path),
             _ => false,
         }
+    }
+
+    fn len_of(&self, path: &str) -> u64 {
+        self.disk.node(path).map_or(0, |node| self.disk.nodes[node].live.len() as u64)
     }
 
     /// Which part of an operation `act` belongs to.

@@ -122,7 +122,7 @@ impl Observer for Stage {
             return self.machine.before(act);
         }
         pause();
-        if matches!(act, Act::Allocate { .. }) && self.is_full() {
+        if matches!(act, Act::Allocate { .. }) && self.is_full() && self.machine.needs_space(act) {
             return Err(io::Error::from_raw_os_error(ENOSPC));
         }
         let path = act.path();

@@ -53,6 +53,10 @@ impl Failure {
         match e.kind() {
             ErrorKind::BrokenPipe => Self { code: 0, sentence: None },
             ErrorKind::StorageFull => Self::new(NO_SPACE, "there is no space for the output; free some and try again"),
+            ErrorKind::FileTooLarge => Self::new(
+                NO_SPACE,
+                "the output may not become longer; raise the limit on the size of files (`ulimit -f`) and try again",
+            ),
             _ => Self::new(FAILED, format!("cannot write to standard output: {e}; check where it goes")),
         }
     }

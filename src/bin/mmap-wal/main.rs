@@ -25,10 +25,11 @@ mod truncate;
 mod verify;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
-use crate::failure::{Outcome, USAGE};
+use crate::failure::{FAILED, Failure, Outcome, USAGE};
 
 /// A memory-mapped segment write-ahead log.
 ///
@@ -94,9 +95,20 @@ fn main() -> ExitCode {
             return if e.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    match run(&cli.command) {
+    match limits_are_errors().and_then(|()| run(&cli.command)) {
         Ok(code) => code.into(),
         Err(failure) => failure.report(),
+    }
+}
+
+/// Lets a write that the limit on the size of files forbids fail, where `SIGXFSZ` would end the process: what the library
+/// writes is compared with the limit before, but the output may go to a file, too.
+fn limits_are_errors() -> Result<(), Failure> {
+    // A handler that only sets a flag, and not `SIG_IGN`: this takes no unsafe code.
+    let signal = rustix::process::Signal::XFSZ.as_raw();
+    match signal_hook::flag::register(signal, Arc::default()) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(Failure::new(FAILED, format!("cannot handle SIGXFSZ: {e}; report this"))),
     }
 }
 
