@@ -187,9 +187,11 @@ impl Keeper {
     ) -> Result<bool> {
         let mut books = self.books();
         books.check(commit)?;
-        let (rotated, left) = {
+        self.reserve(commit, writer)?;
+        // One look: a rotation after it is sealed with the spare that it makes necessary.
+        let (rotated, left, is_short) = {
             let mut writer = lock(writer);
-            (writer.unsealed(), writer.left_tail())
+            (writer.unsealed(), writer.left_tail(), self.is_short_for(&writer, need))
         };
         // The memory that it keeps is needed for the next spare.
         drop(left);
@@ -201,10 +203,9 @@ impl Keeper {
                 commit.sync_bell.ring();
             }
         };
-        self.reserve(commit, writer)?;
         let started = Instant::now();
         // A spare that cannot be made must not keep the segment before it from being sealed.
-        let spare = self.missing_spare(&mut books, writer, need, ask_for_help);
+        let spare = if is_short { self.missing_spare(&mut books, need, ask_for_help).map(Some) } else { Ok(None) };
         let (spare, failed) = match spare.map_err(|e| poison_unless_full(commit, e, events)) {
             Ok(spare) => (spare, None),
             // The manifest may be another file by now.
@@ -258,21 +259,14 @@ impl Keeper {
         writer.spare_count() < self.plan.spare_segments
     }
 
-    /// A new spare, if too few are announced or none is large enough; `named` is called once it only takes the processor.
-    fn missing_spare(
-        &self,
-        books: &mut Books,
-        writer: &Mutex<Writer>,
-        need: Need,
-        named: impl FnOnce(),
-    ) -> Result<Option<Spare>> {
-        let (count, fits) = {
-            let writer = lock(writer);
-            (writer.spare_count(), writer.has_spare_for(need.len) && writer.spare_above(need.above).is_some())
-        };
-        if count >= self.plan.spare_segments && fits {
-            return Ok(None);
-        }
+    /// Whether too few spares are announced, or none is what is needed.
+    fn is_short_for(&self, writer: &Writer, need: Need) -> bool {
+        let fits = writer.has_spare_for(need.len) && writer.spare_above(need.above).is_some();
+        self.is_short_of_spares(writer) || !fits
+    }
+
+    /// A new spare; `named` is called once it only takes the processor.
+    fn missing_spare(&self, books: &mut Books, need: Need, named: impl FnOnce()) -> Result<Spare> {
         books.identities.check(&self.storage, &books.manifest)?;
         let own = FRAMES_AT as u64 + need.len as u64;
         let capacity = own.next_multiple_of(PAGE as u64).max(self.plan.segment_size);
@@ -292,7 +286,7 @@ impl Keeper {
             },
         };
         books.identities.unsealed.insert(ordinal, spare.pages().id());
-        Ok(Some(spare.indexed(&self.plan.index_budget)))
+        Ok(spare.indexed(&self.plan.index_budget))
     }
 
     /// A spare from the file of a segment that was dropped, if there is one that nobody looks at.

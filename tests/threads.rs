@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
@@ -277,33 +278,60 @@ fn the_delay_and_those_who_await_do_not_wait_for_a_segment_to_be_prepared() {
     wal.close().expect("a close");
 }
 
-/// Lets the fifth preparation come to its pages only when another thread has synced pages of a segment.
+/// Lets each preparation be announced only when the test says so, and the fifth come to its pages only when another thread
+/// has synced pages of the third segment, which is sealed with it.
 #[derive(Default)]
 struct OnlyBeside {
-    stuck: StuckPreparation,
-    /// How many were begun, and whether another thread has synced since the fifth.
-    seen: Mutex<(u32, bool)>,
+    seen: Mutex<Seen>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// How many segments may be announced.
+    allowed: usize,
+    /// The segments whose preparation has begun.
+    begun: Vec<PathBuf>,
+    /// How many of them are about to be announced, or have been: what was appended before that is durable.
+    arrived: usize,
+    /// Whether another thread has synced the third segment.
+    synced: bool,
+}
+
+impl OnlyBeside {
+    fn allow(&self, count: usize) {
+        self.seen.lock().expect("what was seen").allowed = count;
+        self.changed.notify_all();
+    }
+
+    fn await_arrival(&self, count: usize) {
+        let seen = self.seen.lock().expect("what was seen");
+        drop(self.changed.wait_while(seen, |seen| seen.arrived < count).expect("what was seen"));
+    }
 }
 
 impl Observer for OnlyBeside {
     fn before(&self, act: &Act<'_>) -> std::io::Result<()> {
-        self.stuck.before(act)?;
         let mut seen = self.seen.lock().expect("what was seen");
         match act {
             Act::Allocate { path, .. } if path.extension().is_some_and(|name| name == "wal") => {
-                seen.0 += 1;
+                seen.begun.push(path.to_path_buf());
+            }
+            Act::Write { path, .. } if path.ends_with("MANIFEST") => {
+                seen.arrived = seen.begun.len();
+                self.changed.notify_all();
+                let is_early = |seen: &mut Seen| seen.begun.len() > seen.allowed;
+                drop(self.changed.wait_while(seen, is_early).expect("what was seen"));
+            }
+            Act::SyncRange { path, .. } if seen.begun.get(2).is_some_and(|third| third == path) => {
+                seen.synced |= std::thread::current().name() == Some("mmap-wal-sync");
                 self.changed.notify_all();
             }
-            Act::SyncRange { .. } if seen.0 == 5 && std::thread::current().name() == Some("mmap-wal-sync") => {
-                seen.1 = true;
-                self.changed.notify_all();
-            }
-            Act::Populate(_) if seen.0 == 5 => {
+            Act::Populate(_) if seen.begun.len() == 5 => {
                 // So long only where it fails.
-                let not_yet = |(_, synced): &mut (u32, bool)| !*synced;
+                let not_yet = |seen: &mut Seen| !seen.synced;
                 let waited = self.changed.wait_timeout_while(seen, Duration::from_secs(30), not_yet);
-                assert!(!waited.expect("a wait").1.timed_out(), "nobody syncs meanwhile");
+                assert!(!waited.expect("a wait").1.timed_out(), "no other thread has synced");
             }
             _ => {}
         }
@@ -316,30 +344,26 @@ impl Observer for OnlyBeside {
 fn where_an_append_has_waited_the_next_segment_is_prepared_while_the_one_before_is_synced() {
     let dir = tempfile::tempdir().expect("a directory");
     let beside = Arc::new(OnlyBeside::default());
+    beside.allow(2);
     let options = Options::new().segment_size(64 << 10).sync_mode(SyncMode::None);
     let wal = options.open_observed(dir.path(), Some(Arc::clone(&beside) as _)).expect("a new log");
-    beside.stuck.hold();
     for _ in 0..2 {
         wal.append(&[0; 40 << 10]).expect("an append");
     }
-    // The third segment is begun before anybody waits for it.
-    beside.stuck.await_arrival();
-    std::thread::scope(|scope| {
-        // Waits for the third segment, and then needs a fourth.
-        let waiting = scope.spawn(|| wal.append(&[0; 40 << 10]).expect("an append"));
-        while wal.stats().segment_waits == 0 {
-            std::thread::yield_now();
-        }
-        beside.stuck.let_go();
-        assert_eq!(waiting.join().expect("an append"), 3);
-    });
-    // What is in the second segment was synced with the first. The third is the first that is left.
-    let seen = beside.seen.lock().expect("what was seen");
-    drop(beside.changed.wait_while(seen, |(begun, _)| *begun < 4).expect("the fourth segment"));
-    for _ in 4..=5 {
-        wal.append(&[0; 40 << 10]).expect("an append that waits for a segment");
+    for segment in 3..=5 {
+        beside.await_arrival(segment);
+        wal.append(b"not synced with the preparation of the next segment").expect("an append");
+        let waits = wal.stats().segment_waits;
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| wal.append(&[0; 40 << 10]).expect("an append that waits for a segment"));
+            while wal.stats().segment_waits == waits {
+                std::thread::yield_now();
+            }
+            beside.allow(segment);
+            waiting.join().expect("an append");
+        });
     }
-    assert!(beside.seen.lock().expect("what was seen").1);
+    beside.allow(usize::MAX);
     wal.close().expect("a close");
 }
 
