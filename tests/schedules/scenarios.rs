@@ -178,7 +178,8 @@ pub fn awaited() {
 /// Segments are rotated, sealed and prepared while two threads append, and for a while there is no space.
 pub fn rotation() {
     let bed = Bed::new();
-    let options = small(either());
+    // With two, a second rotation could come before the segment of the first is sealed.
+    let options = small(either()).spare_segments(if thread_rng().gen_bool(0.5) { 1 } else { 2 });
     let wal = bed.open(&options);
     let was_full = thread_rng().gen_bool(0.5);
     bed.stage.fill(was_full);
