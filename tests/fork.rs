@@ -337,6 +337,42 @@ fn a_cut_that_holds_the_writer_is_not_waited_for() {
     forked_inside(|act| matches!(act, Act::SyncFile(_)), |wal| wal.truncate_back(1).expect("a cut"));
 }
 
+/// Panics in the first write to MANIFEST, once it is armed.
+struct Panicking(AtomicBool);
+
+impl Observer for Panicking {
+    fn before(&self, act: &Act<'_>) -> std::io::Result<()> {
+        let is_met = matches!(act, Act::Write { path, .. } if path.ends_with("MANIFEST"));
+        assert!(!is_met || !self.0.swap(false, Ordering::SeqCst), "on purpose");
+        Ok(())
+    }
+
+    fn after(&self, _: &Act<'_>) {}
+}
+
+#[test]
+fn a_close_that_panics_gives_its_locks_back_though_a_child_has_them_open() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().expect("a directory");
+    let observer = Arc::new(Panicking(AtomicBool::new(false)));
+    let wal = Options::new().open_observed(dir.path(), Some(observer.clone())).expect("a log");
+    wal.append(b"acknowledged").expect("an append");
+    let (mut until_closed, kept_open) = std::io::pipe().expect("a pipe");
+    match forked() {
+        Side::Child(report) => {
+            drop(kept_open);
+            report.run(|| until_closed.read_to_end(&mut Vec::new()).map(drop).map_err(|e| e.to_string()))
+        }
+        Side::Parent(child) => {
+            observer.0.store(true, Ordering::SeqCst);
+            assert!(catch_unwind(AssertUnwindSafe(|| wal.close())).is_err());
+            assert_dense(&Wal::open(dir.path()).expect("the locks are free"), 1);
+            drop(kept_open);
+            child.outcome().expect("the child");
+        }
+    }
+}
+
 #[test]
 fn a_callback_that_holds_the_writer_is_not_waited_for() {
     let _turn = turn();

@@ -22,8 +22,8 @@ use crate::storage::Storage;
 /// Carries out `plan`, if it is still what the log needs.
 pub(crate) fn repair(storage: &Storage, plan: &RepairPlan) -> Result<()> {
     let lock = Locks::take(storage)?;
-    let done = carry_out(storage, plan);
-    done.and(lock.unlock())
+    carry_out(storage, plan)?;
+    lock.unlock()
 }
 
 fn carry_out(storage: &Storage, plan: &RepairPlan) -> Result<()> {

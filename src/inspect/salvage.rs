@@ -41,12 +41,11 @@ pub(crate) fn salvage(storage: &Storage, dir: &Path) -> Result<Salvage> {
     refuse_unless_empty(&out, |file| file.name == LOCK && file.len == 0)?;
     let lock = Locks::take(&out)?;
     // Another process may have made a log there before the lock was taken.
-    let done = refuse_unless_empty(&out, |file| file.name == LOCK)
-        .and_then(|()| copy(storage, &survey, &out))
-        .and_then(|done| Ok(Salvage { name_synced: out.sync_own_name()?, ..done }));
-    // On every path: a child between `fork` and `exec` keeps a lock that is only closed.
-    let unlocked = lock.unlock();
-    done.and_then(|done| unlocked.map(|()| done))
+    refuse_unless_empty(&out, |file| file.name == LOCK)?;
+    let copied = copy(storage, &survey, &out)?;
+    let name_synced = out.sync_own_name()?;
+    lock.unlock()?;
+    Ok(Salvage { name_synced, ..copied })
 }
 
 fn refuse_unless_empty(out: &Storage, may_be_there: impl Fn(&Listed) -> bool) -> Result<()> {

@@ -63,14 +63,8 @@ impl Target {
     pub(crate) fn open(out: Storage, of: [u8; 16]) -> Result<Self> {
         stands_there(&out, of)?;
         let lock = Locks::take(&out)?;
-        match Self::enter(&out, of) {
-            Ok((log_id, manifest, maps)) => Ok(Self { storage: out, lock, maps, log_id, manifest }),
-            Err(e) => {
-                // The refusal says more than this.
-                let _ = lock.unlock();
-                Err(e)
-            }
-        }
+        let (log_id, manifest, maps) = Self::enter(&out, of)?;
+        Ok(Self { storage: out, lock, maps, log_id, manifest })
     }
 
     fn enter(out: &Storage, of: [u8; 16]) -> Result<([u8; 16], Option<ManifestFile>, Arc<Maps>)> {

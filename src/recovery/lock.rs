@@ -25,6 +25,7 @@ pub(crate) struct Locks {
     file: StoredFile,
     /// `None` where the file system locks no directories.
     dir: Option<LockedDir>,
+    given_back: bool,
 }
 
 impl Locks {
@@ -40,7 +41,7 @@ impl Locks {
         })?;
         // For messages only, so a full disk must not stand in the way of an open.
         let _ = file.write_at(format!("{:<10}\n", std::process::id()).as_bytes(), 0);
-        Ok(Self { file, dir })
+        Ok(Self { file, dir, given_back: false })
     }
 
     /// Whether the directory is locked, too.
@@ -56,14 +57,30 @@ impl Locks {
         self.file.id()
     }
 
-    /// Gives both back. LOCK last: a writer that finds it free is not to find the directory held.
+    /// Gives both back.
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn unlock(&self) -> Result<()> {
+    pub(crate) fn unlock(mut self) -> Result<()> {
+        self.give_back()
+    }
+
+    /// LOCK last: a writer that finds it free is not to find the directory held.
+    fn give_back(&mut self) -> Result<()> {
+        self.given_back = true;
         let dir = self.dir.as_ref().map_or(Ok(()), LockedDir::unlock);
         let file = self.file.unlock();
         dir.and(file)
+    }
+}
+
+impl Drop for Locks {
+    fn drop(&mut self) {
+        if !self.given_back {
+            // Closing alone would leave the locks to a child that was forked meanwhile. What failed before says more than
+            // this, and in such a child itself this is refused.
+            let _ = self.give_back();
+        }
     }
 }
 

@@ -99,18 +99,10 @@ pub(crate) fn open(storage: &Storage, options: &Options) -> Result<(Locks, Recov
         return Err(Error::io(Operation::Open, storage.dir(), source));
     }
     let locks = Locks::take(storage)?;
-    match recover(storage, options, started) {
-        Ok(mut recovered) => {
-            recovered.report.directory_locked = locks.has_dir();
-            recovered.identities.lock = if locks.has_dir() { None } else { Some(locks.file_id()?) };
-            Ok((locks, recovered))
-        }
-        Err(e) => {
-            // Closing alone would leave the lock to a child that was forked meanwhile. The refusal says more than this.
-            let _ = locks.unlock();
-            Err(e)
-        }
-    }
+    let mut recovered = recover(storage, options, started)?;
+    recovered.report.directory_locked = locks.has_dir();
+    recovered.identities.lock = if locks.has_dir() { None } else { Some(locks.file_id()?) };
+    Ok((locks, recovered))
 }
 
 fn recover(storage: &Storage, options: &Options, started: Instant) -> Result<Recovered> {
