@@ -23,8 +23,8 @@ fn a_copy_says_what_it_holds_and_a_later_one_adds_to_it() {
     assert!(verified.starts_with("ok: 300 records of 9600 bytes") && verified.ends_with("clean end\n"), "{verified}");
     run_with(&["append", &log], b"301\n302\n").ok();
     let json: Value = serde_json::from_str(&run(&["copy", &log, &copy, "--json"]).ok()).expect("JSON");
-    let expected =
-        r#"{"schema":1,"first_seq":1,"last_seq":302,"checkpoint_seq":7,"records":2,"bytes":64,"segments":1}"#;
+    let expected = r#"{"schema":1,"first_seq":1,"last_seq":302,"checkpoint_seq":7,"held":302,"missing":0,
+        "name_synced":true,"records":2,"bytes":64,"segments":1}"#;
     assert_eq!(json, serde_json::from_str::<Value>(expected).expect("JSON"));
     assert_eq!(run(&["replay", &copy]).ok(), lines(1..=302));
     let nothing = run(&["copy", &log, &copy]).ok();

@@ -172,6 +172,8 @@ fn records_that_a_repair_left_out_are_not_counted() {
     let copy = fixture.path("copy").to_string_lossy().into_owned();
     let copied = run(&["copy", &log, &copy]).ok();
     assert!(copied.contains("the copy holds records 1 to 300 (298, 2 were lost in a repair), verified"), "{copied}");
+    let copied = json(&["copy", &log, &copy, "--json"]);
+    assert_eq!((&copied["held"], &copied["missing"]), (&298.into(), &2.into()));
     // In front of the first record nothing is missing.
     run(&["truncate", &log, "--up-to", "130"]).ok();
     assert_eq!((&fixture.stat()["records"], &fixture.stat()["gaps"]), (&169.into(), &Value::Array(Vec::new())));

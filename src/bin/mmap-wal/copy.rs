@@ -48,20 +48,26 @@ fn as_json(copied: &Copied) -> Value {
         "first_seq": copied.first_seq,
         "last_seq": copied.last_seq,
         "checkpoint_seq": copied.checkpoint_seq,
+        "held": copied.held,
+        "missing": missing(copied),
+        "name_synced": copied.name_synced,
         "records": copied.records,
         "bytes": copied.bytes,
         "segments": copied.segments,
     })
 }
 
+/// Numbers from the first record to the last that no record of the copy has.
+fn missing(copied: &Copied) -> u64 {
+    (copied.last_seq + 1).saturating_sub(copied.first_seq).saturating_sub(copied.held)
+}
+
 fn as_text(copied: &Copied) -> String {
     let Copied { first_seq, last_seq, held, records, bytes, segments, .. } = copied;
-    let held = match (*held, (last_seq + 1).saturating_sub(*first_seq)) {
+    let held = match (*held, missing(copied)) {
         (0, _) => format!("no record, {} is next", last_seq + 1),
-        (held, numbers) if held < numbers => {
-            format!("records {first_seq} to {last_seq} ({held}, {} were lost in a repair)", numbers - held)
-        }
-        _ => format!("records {first_seq} to {last_seq}"),
+        (_, 0) => format!("records {first_seq} to {last_seq}"),
+        (held, missing) => format!("records {first_seq} to {last_seq} ({held}, {missing} were lost in a repair)"),
     };
     format!("copied {records} records of {bytes} bytes in {segments} segments; the copy holds {held}, verified\n")
 }
