@@ -6,6 +6,7 @@
 //!
 //! Of a page to which a store would raise `SIGBUS`, this is where the log learns that before an append comes to it.
 
+use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -104,11 +105,16 @@ impl Ahead {
         match in_steps(range.clone(), |step| pages.map().populate_write(step)) {
             Err(e) if is_fault(&e) => Err(Refused { pages: Arc::clone(pages), range }),
             other => {
-                self.unsupported = other.is_err();
+                self.unsupported = other.is_err_and(|e| is_no_call(&e));
                 Ok(())
             }
         }
     }
+}
+
+/// Whether the system does not know the call.
+fn is_no_call(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
 }
 
 /// The pages that should be made writable now, and how many bytes in front of `position` are to be: `before` is where the

@@ -5,6 +5,7 @@ mod scratch;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::time::Duration;
 
 use crate::append::notes::Notes;
 use crate::append::scratch::{Scratch, frames_size, place_payloads};
@@ -18,7 +19,7 @@ use crate::planted::{Bug, planted};
 use crate::segment::{End, Pages, Segment, Spare, frame_size};
 use crate::storage::Owner;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, Counter};
+use crate::sync::{Arc, Counter, Instant, this_thread};
 
 /// So many bytes behind a record, memory is asked for what the records after the next few are written to: a store to what
 /// no cache holds is waited for by the unlocking of the writer.
@@ -114,8 +115,30 @@ pub(crate) struct Writer {
     pages: Option<Arc<Pages>>,
     /// Whether an append makes its pages writable before it stores to them: where it waits for a sync, that adds little.
     prefaults: bool,
-    /// The turn between two syncs of this segment in which its pages were made writable, and up to where.
-    prefaulted: (Option<u64>, usize),
+    /// What was last made writable in `segment`.
+    prefaulted: Option<Prefaulted>,
+}
+
+/// Pages that were made writable for one thread's append, and that others may count on who append with it: between the
+/// same two syncs, and soon. A thread alone asks each time, so that nothing comes between its question and its store.
+struct Prefaulted {
+    turn: u64,
+    to: usize,
+    by: usize,
+    at: Instant,
+}
+
+/// For how long others count on it: about as long as the sync takes that they share.
+const SHARED_FOR: Duration = Duration::from_millis(1);
+
+impl Prefaulted {
+    fn now(turn: u64, to: usize) -> Self {
+        Self { turn, to, by: this_thread(), at: Instant::now() }
+    }
+
+    fn covers(&self, turn: Option<u64>, end: usize) -> bool {
+        turn == Some(self.turn) && end <= self.to && self.by != this_thread() && self.at.elapsed() < SHARED_FOR
+    }
 }
 
 /// What this handle wrote; read without the writer's lock, and written by the writer alone.
@@ -148,7 +171,7 @@ impl Writer {
             owner,
             pages,
             prefaults,
-            prefaulted: (None, 0),
+            prefaulted: None,
         }
     }
 
@@ -158,14 +181,12 @@ impl Writer {
     fn prefault(&mut self, size: usize) -> Result<()> {
         let end = self.at.saturating_add(size);
         let turn = self.pages.as_ref().and_then(|pages| pages.sync_turn());
-        let (asked_in, asked_to) = self.prefaulted;
-        // Those who append between two syncs ask once.
-        let is_done = turn.is_some() && asked_in == turn && end <= asked_to;
+        let is_done = self.prefaulted.as_ref().is_some_and(|asked| asked.covers(turn, end));
         if is_done || end > self.segment.capacity() {
             return Ok(());
         }
         self.ask_for(end)?;
-        self.prefaulted = (turn, end.next_multiple_of(PAGE));
+        self.prefaulted = turn.map(|turn| Prefaulted::now(turn, end.next_multiple_of(PAGE)));
         Ok(())
     }
 
@@ -377,7 +398,7 @@ impl Writer {
         let before = std::mem::replace(&mut self.segment, Arc::clone(&next));
         let left = std::mem::replace(&mut self.tail, tail);
         (self.at, self.notes, self.pages) = (FRAMES_AT, Notes::of(&next), next.pages());
-        self.prefaulted = (None, 0);
+        self.prefaulted = None;
         count(&self.counts.rotations, 1);
         if let Some((earlier, map)) = self.closing.replace((Arc::clone(&before), Arc::clone(left.map()))) {
             earlier.close(&map);
@@ -434,7 +455,7 @@ impl Writer {
         let (segment, tail) = next?.begin(base_seq, self.segment.maps());
         (self.segment, self.tail, self.pages) = (Arc::clone(&segment), tail, segment.pages());
         (self.at, self.next_seq, self.notes) = (FRAMES_AT, base_seq, Notes::of(&segment));
-        (self.closing, self.rotated, self.left, self.prefaulted) = (None, None, None, (None, 0));
+        (self.closing, self.rotated, self.left, self.prefaulted) = (None, None, None, None);
         Some((segment, skipped))
     }
 

@@ -136,9 +136,14 @@ impl Engine {
     }
 
     /// Runs `attempt` under the writer's lock, going on in the next segment whenever it does not fit.
-    pub(crate) fn write<T>(&self, mut attempt: impl FnMut(&mut Writer) -> Result<Attempt<T>>) -> Result<Written<T>> {
+    pub(crate) fn write<T>(&self, attempt: impl FnMut(&mut Writer) -> Result<Attempt<T>>) -> Result<Written<T>> {
         self.owner.check()?;
         self.callback.check()?;
+        // What fails may have given the log up, and then those who wait are told.
+        self.write_or_fail(attempt).inspect_err(|_| self.wake_due())
+    }
+
+    fn write_or_fail<T>(&self, mut attempt: impl FnMut(&mut Writer) -> Result<Attempt<T>>) -> Result<Written<T>> {
         let mut rotated = false;
         let mut writer = lock(&self.writer);
         loop {
@@ -252,11 +257,16 @@ impl Engine {
     /// What an append is told that stored nothing: where the file system refuses to be written to, nothing can be any
     /// more, and the log is poisoned.
     pub(crate) fn failed(&self, e: Error) -> Error {
-        if matches!(e, Error::Io(_) | Error::Replaced { .. }) { self.commit.poison(e) } else { e }
+        let gives_up = matches!(e, Error::Io(_) | Error::Replaced { .. }) && !e.is_want_of_descriptors();
+        if gives_up { self.commit.poison(e) } else { e }
     }
 
     /// Runs `attempt` if that takes no waiting.
-    pub(crate) fn try_write<T>(&self, mut attempt: impl FnMut(&mut Writer) -> Result<Attempt<T>>) -> Result<Option<T>> {
+    pub(crate) fn try_write<T>(&self, attempt: impl FnMut(&mut Writer) -> Result<Attempt<T>>) -> Result<Option<T>> {
+        self.try_or_fail(attempt).inspect_err(|_| self.wake_due())
+    }
+
+    fn try_or_fail<T>(&self, mut attempt: impl FnMut(&mut Writer) -> Result<Attempt<T>>) -> Result<Option<T>> {
         let Some(mut writer) = self.try_writer() else { return Ok(None) };
         self.commit.check()?;
         if self.is_behind(writer.last_seq()) {

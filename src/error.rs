@@ -453,6 +453,12 @@ impl Error {
         matches!(self, Self::Io(failure) if failure.source.kind() == io::ErrorKind::AlreadyExists)
     }
 
+    /// Whether the process, or the system, may have no more files open: nothing is wrong with the file itself.
+    pub(crate) fn is_want_of_descriptors(&self) -> bool {
+        let numbers = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+        matches!(self, Self::Io(failure) if numbers.contains(&failure.source.raw_os_error()))
+    }
+
     /// Whether this says that a file is not there.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Io(failure) if failure.source.kind() == io::ErrorKind::NotFound)

@@ -132,13 +132,28 @@ impl ManifestFile {
             Err(Error::NoSpace(_)) => true,
             other => other.map(|()| false)?,
         };
+        match self.write_again() {
+            // Blocks that are shared with another file, and a full disk. What the device holds counts.
+            Err(Error::NoSpace(failure)) if !self.is_on_device()? => return Err(Error::NoSpace(failure)),
+            Err(Error::NoSpace(_)) => {}
+            other => other?,
+        }
+        self.storage.sync_dir()
+    }
+
+    fn write_again(&self) -> Result<()> {
         let same = Reading::of(&self.file)?.is_twice_the_same();
         let bytes = self.current.encode();
         self.write_slot(self.newest, &bytes)?;
-        if !same {
-            self.write_slot(1 - self.newest, &bytes)?;
-        }
-        self.storage.sync_dir()
+        if same { Ok(()) } else { self.write_slot(1 - self.newest, &bytes) }
+    }
+
+    /// Whether what was read comes from the device.
+    fn is_on_device(&self) -> Result<bool> {
+        self.file.sync()?;
+        self.file.forget_cached()?;
+        let (newest, found) = Reading::of(&self.file)?.newest()?;
+        Ok((newest, &found) == (self.newest, &self.current))
     }
 
     /// Sees to it that `more` further entries fit.
@@ -165,8 +180,8 @@ impl ManifestFile {
     /// Changes the log in one step: after a crash it is as before, or as `change` made it.
     ///
     /// # Errors
-    /// `NoSpace` if the file may not be written, and then nothing was; otherwise what the system says: what stands on disk
-    /// is then unknown, and nothing more may be written.
+    /// `NoSpace` if the file may not be written, and then the log is as before; otherwise what the system says: what stands
+    /// on disk is then unknown, and nothing more may be written.
     pub(crate) fn update(&mut self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
         let mut next = self.current.clone();
         change(&mut next);
@@ -180,7 +195,9 @@ impl ManifestFile {
         self.file.check_limit(2 * self.slot_len as u64)?;
         self.reserve(bytes.len())?;
         let (first, second) = (1 - self.newest, self.newest);
-        let written = self.write_slot(first, &bytes).and_then(|()| match planted(Bug::OneSlot) {
+        // The newest slot holds until the older one is synced.
+        self.store_slot(first, &bytes).or_else(|e| self.take_back(first, e))?;
+        let written = self.file.sync().and_then(|()| match planted(Bug::OneSlot) {
             true => Ok(()),
             false => self.write_slot(second, &bytes),
         });
@@ -200,8 +217,24 @@ impl ManifestFile {
     }
 
     fn write_slot(&self, index: usize, bytes: &[u8]) -> Result<()> {
-        self.file.write_at(bytes, (index * self.slot_len) as u64)?;
+        self.store_slot(index, bytes)?;
         self.file.sync()
+    }
+
+    /// Sees to it that the slot does not verify that was perhaps written in part, and returns why.
+    fn take_back(&self, index: usize, why: Error) -> Result<()> {
+        if !matches!(why, Error::NoSpace(_)) {
+            return Err(why);
+        }
+        match self.file.write_at(&[0; PAGE], (index * self.slot_len) as u64) {
+            // Its first page was not written then, and stands for the state before.
+            Ok(()) | Err(Error::NoSpace(_)) => Err(why),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn store_slot(&self, index: usize, bytes: &[u8]) -> Result<()> {
+        self.file.write_at(bytes, (index * self.slot_len) as u64)
     }
 }
 

@@ -527,6 +527,76 @@ pub(crate) fn has_no_other_user(_file: &File) -> bool {
     false
 }
 
+/// A stretch of a file that has blocks on the device, or is sure to get them.
+#[cfg(target_os = "linux")]
+pub(crate) struct Extent {
+    pub(crate) bytes: Range<u64>,
+    /// The blocks are another file's, too.
+    pub(crate) is_shared: bool,
+}
+
+/// The first extents of `file` that hold some of `bytes`, in order, as `FS_IOC_FIEMAP` tells them; none if there are none.
+///
+/// # Errors
+/// `EOPNOTSUPP` or `ENOTTY` where the file system has no such call.
+#[cfg(target_os = "linux")]
+pub(crate) fn extents(file: &File, bytes: Range<u64>) -> io::Result<Vec<Extent>> {
+    /// `FIEMAP_EXTENT_SHARED`.
+    const SHARED: u32 = 1 << 13;
+    const AT_ONCE: usize = 32;
+
+    /// `struct fiemap` of <linux/fiemap.h>, without the array at its end.
+    #[repr(C)]
+    struct Head {
+        start: u64,
+        length: u64,
+        flags: u32,
+        mapped: u32,
+        count: u32,
+        reserved: u32,
+    }
+
+    /// `struct fiemap_extent`.
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Raw {
+        logical: u64,
+        physical: u64,
+        length: u64,
+        reserved: [u64; 2],
+        flags: u32,
+        reserved_too: [u32; 3],
+    }
+
+    #[repr(C)]
+    struct Fiemap {
+        head: Head,
+        extents: [Raw; AT_ONCE],
+    }
+
+    const CALL: rustix::ioctl::Opcode = rustix::ioctl::opcode::read_write::<Head>(b'f', 11);
+    let head = Head {
+        start: bytes.start,
+        length: bytes.end.saturating_sub(bytes.start),
+        flags: 0,
+        mapped: 0,
+        count: AT_ONCE as u32,
+        reserved: 0,
+    };
+    let mut asked = Fiemap { head, extents: [Raw::default(); AT_ONCE] };
+    // SAFETY: the call reads a `struct fiemap` and writes at most `count` extents behind it, all of which is in `asked`; any
+    // bytes are valid values of its fields.
+    let call = unsafe { rustix::ioctl::Updater::<CALL, Fiemap>::new(&mut asked) };
+    // SAFETY: the opcode is that of a call that does nothing but this.
+    unsafe { rustix::ioctl::ioctl(file, call) }?;
+    let found = &asked.extents[..(asked.head.mapped as usize).min(AT_ONCE)];
+    let extent = |raw: &Raw| Extent {
+        bytes: raw.logical..raw.logical.saturating_add(raw.length),
+        is_shared: raw.flags & SHARED != 0,
+    };
+    Ok(found.iter().map(extent).collect())
+}
+
 #[cfg(test)]
 mod tests {
     //! That the parts of a map are kept apart, by one thread and by several. Run under Miri too, which sees whether what

@@ -220,7 +220,13 @@ impl Keeper {
         }
         let prepared = spare.as_ref().map(|spare| spare.entry);
         if rotated.is_some() || spare.is_some() {
-            self.announce(&mut books, commit, &rotated, spare.as_ref())?;
+            let announced = self.announce(&mut books, commit, &rotated, spare.as_ref());
+            if let (Err(Error::NoSpace(_)), Some(spare)) = (&announced, &spare) {
+                // It has no entry, and takes the space that the manifest needs.
+                books.identities.unsealed.remove(&spare.entry.ordinal);
+                self.remove(spare.entry.ordinal)?;
+            }
+            announced.inspect_err(|e| tell_if_full(e, events))?;
             hand_over(&mut lock(writer), rotated.is_some(), spare);
         }
         drop(books);
@@ -340,7 +346,9 @@ impl Keeper {
                 continue;
             }
             segment.release();
-            let fits = segment.capacity() as u64 == self.plan.segment_size;
+            // Behind the active segment, a file of records would pass for the end of a log that has lost its manifest.
+            let is_before = segment.ordinal() < books.current().active().ordinal;
+            let fits = is_before && segment.capacity() as u64 == self.plan.segment_size;
             // A record that was kept without its view reads through a map of the file.
             let is_free = !segment.is_mapped() || planted(Bug::RecycleUnderView);
             if fits && is_free && books.retired.len() < self.plan.spare_segments {
@@ -424,11 +432,15 @@ impl Keeper {
     }
 }
 
-/// Want of space and of files is no reason to give the log up; a failed sync is.
-fn poison_unless_full(commit: &Commit, e: Error, events: &mut Vec<Event>) -> Error {
+fn tell_if_full(e: &Error, events: &mut Vec<Event>) {
     if matches!(e, Error::NoSpace(_)) {
         events.push(Event::NoSpace);
     }
+}
+
+/// Want of space and of files is no reason to give the log up; a failed sync is.
+fn poison_unless_full(commit: &Commit, e: Error, events: &mut Vec<Event>) -> Error {
+    tell_if_full(&e, events);
     if e.leaves_disk_unknown() { commit.poison(e) } else { e }
 }
 

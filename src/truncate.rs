@@ -164,8 +164,9 @@ fn start_again(
     }
     drop(live);
     engine.commit.restarted(segments, first_seq, kept_seq);
-    skipped.into_iter().try_for_each(|ordinal| engine.keeper.remove(ordinal))?;
-    engine.keeper.dispose(books, dropped)
+    // The next open removes what is left.
+    let removed = skipped.into_iter().try_for_each(|ordinal| engine.keeper.remove(ordinal));
+    engine.keeper.dispose(books, dropped).and(removed)
 }
 
 fn rewrite(next: &mut Manifest, ends: Option<(usize, End)>, spare: Entry, base_seq: u64) {

@@ -51,6 +51,7 @@ fn child() {
     match task {
         "run" => append_until_it_fails(&options.segment_size(64 << 10).open(dir).expect("the log")),
         "pause" => pause(&options.segment_size(64 << 10).open(dir).expect("the log")),
+        "submit" => submit_late(&options.segment_size(64 << 10).open(dir).expect("the log")),
         "close" => close_late(&options.segment_size(64 << 10).open(dir).expect("the log")),
         "rotate" => rotate_late(&options.segment_size(12 << 10).open(dir).expect("the log")),
         "ahead" => append_far(&options.segment_size(4 << 20).background(Background::Caller), &dir),
@@ -107,6 +108,18 @@ fn pause(wal: &Wal) {
     wal.sync().expect("a sync");
     take_turns("10");
     append_until_it_fails(wal);
+}
+
+/// Has records in the page that the next one is stored to, which no sync of the log has written back since.
+fn submit_late(wal: &Wal) {
+    for seq in 1..=10 {
+        wal.append(&body(seq, 300)).expect("an append");
+    }
+    drop(wal.submit(&body(11, 300)).expect("a record"));
+    take_turns("10");
+    let late = wal.submit(&body(12, 300)).map(drop).or_else(|e| wal.sync().and(Err(e)));
+    let e = late.and_then(|()| wal.sync().map(drop)).expect_err("nothing can be written");
+    is_given_up(wal, &e);
 }
 
 fn close_late(wal: &Wal) {
@@ -296,6 +309,8 @@ fn a_page_that_was_written_back_is_an_error_wherever_the_log_stores_to_it() {
         ("pause sync", false),
         ("pause batch", false),
         ("pause none", false),
+        ("submit sync", true),
+        ("submit sync", false),
         ("close sync", true),
         ("close batch", true),
         ("close none", true),

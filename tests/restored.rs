@@ -1,6 +1,8 @@
 //! Proves that a log whose files were restored with holes (`cp --sparse`, `fallocate -d`) or share their blocks with another
 //! copy (`cp --reflink` on XFS) is opened, read and truncated on a disk that is then full, that an append there is an error
-//! and no signal, and that appending goes on when there is space again, with every record there. On ext4 and XFS in images.
+//! and no signal, and that appending goes on when there is space again, with every record there; that a log which has all its
+//! space needs none when it is opened, and that one whose blocks another copy comes to share while it is open refuses what
+//! it has no space for, and is not given up. On ext4 and XFS in images.
 //! Does not prove anything of a tmpfs, where a hole takes space when it is read through a map, nor where it may not mount: it
 //! says `SKIPPED` then.
 #![cfg(target_os = "linux")]
@@ -153,6 +155,71 @@ fn space_that_is_there_again_is_taken_without_another_open() {
             assert_eq!(wal.append(&body(RECORDS + 1)).expect("an append"), RECORDS + 1, "{name}, {mode}");
             assert_eq!(wal.stats().rotations, rotations, "{name}, {mode}: the segment has its space");
             shows(&wal, 1, RECORDS + 1);
+        });
+    });
+}
+
+#[test]
+fn a_log_that_has_all_its_space_needs_none_on_a_full_disk() {
+    on_disks(&[EXT4, XFS], |disk, name| {
+        in_every_mode(disk, |options, mode| {
+            let what = format!("{name}, {mode}");
+            let wal = options.open(disk.log()).expect("a new log");
+            for seq in 1..=60 {
+                wal.append(&body(seq)).expect("an append");
+                wal.maintain().expect("maintenance");
+            }
+            wal.close().expect("a close");
+            drop(wal);
+            disk.write_back();
+            disk.choke(0);
+            let open = || options.open(disk.log()).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let wal = open();
+            assert_eq!(wal.append(&body(61)).unwrap_or_else(|e| panic!("{what}: {e}")), 61);
+            // Into the spare, which has its space, too.
+            wal.truncate_back(30).unwrap_or_else(|e| panic!("{what}: {e}"));
+            wal.close().unwrap_or_else(|e| panic!("{what}: {e}"));
+            drop(wal);
+            let wal = open();
+            shows(&wal, 1, 30);
+            assert_eq!(wal.append(&body(31)).unwrap_or_else(|e| panic!("{what}: {e}")), 31);
+        });
+    });
+}
+
+#[test]
+fn a_log_whose_blocks_come_to_be_shared_refuses_what_it_has_no_space_for() {
+    on_disks(&[XFS], |disk, name| {
+        in_every_mode(disk, |options, mode| {
+            let what = format!("{name}, {mode}");
+            let (log, kept) = (disk.log(), disk.mounted.join("kept"));
+            let wal = options.open(&log).expect("a new log");
+            for seq in 1..=60 {
+                wal.append(&body(seq)).expect("an append");
+                wal.maintain().expect("maintenance");
+            }
+            wal.sync().expect("a sync");
+            let arguments = ["-a", "--reflink=always"].map(Path::new);
+            run("cp", arguments.into_iter().chain([&*log, &*kept])).expect("a copy");
+            disk.write_back();
+            disk.choke(0);
+            let is_refused = |result: Result<(), Error>| {
+                assert!(matches!(result, Err(Error::NoSpace(_))), "{what}: {result:?}");
+            };
+            is_refused(wal.truncate_front(20));
+            is_refused(wal.checkpoint(10));
+            drop(wal);
+            let wal = options.open(&log).unwrap_or_else(|e| panic!("{what}: {e}"));
+            shows(&wal, 1, 60);
+            is_refused(wal.append(&body(61)).map(drop));
+            is_refused(wal.truncate_front(20));
+            disk.breathe();
+            wal.truncate_front(20).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert_eq!(wal.append(&body(61)).unwrap_or_else(|e| panic!("{what}: {e}")), 61);
+            wal.close().unwrap_or_else(|e| panic!("{what}: {e}"));
+            drop(wal);
+            shows(&options.open(&log).unwrap_or_else(|e| panic!("{what}: {e}")), 21, 61);
+            fs::remove_dir_all(kept).expect("a removal");
         });
     });
 }

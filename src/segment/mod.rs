@@ -259,8 +259,8 @@ impl Segment {
             None => sync()?,
         }
         self.ask_ahead(mapping.map(), to);
-        // The page of `durable`, which is stored to next, was just written back.
-        if from == FRAMES_AT || self.mute.load(Ordering::Relaxed) { self.prefault_durable() } else { Ok(()) }
+        // The page of `durable`, which is stored to next, may have been written back.
+        self.prefault_durable()
     }
 
     fn prefault_durable(&self) -> Result<()> {

@@ -7,14 +7,14 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::format::PAGE;
 use crate::format::segment::FRAMES_AT;
 use crate::map::Map;
 use crate::segment::file_name;
 use crate::storage::{FileId, Storage, StoredFile};
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, lock};
 
 /// The writable map of a segment file.
 pub(crate) struct Pages {
@@ -26,6 +26,8 @@ pub(crate) struct Pages {
     map: Arc<Map>,
     /// The file has not all its space, and there was none left: nothing is appended to it.
     lacks_space: AtomicBool,
+    /// What was refused last for want of space, which the file system may deny of blocks that it shows as there.
+    refused: Mutex<Option<Range<usize>>>,
     /// How often a sync has begun or ended: odd while one runs.
     syncs: AtomicU64,
 }
@@ -34,8 +36,8 @@ impl Pages {
     /// Those of `file`, the segment `ordinal`, in `map`.
     pub(super) fn new(storage: &Storage, ordinal: u64, file: &StoredFile, map: &Arc<Map>) -> Result<Arc<Self>> {
         let (storage, path, id, map) = (storage.clone(), file.path().to_owned(), file.id()?, Arc::clone(map));
-        let (lacks_space, syncs) = (AtomicBool::new(false), AtomicU64::new(0));
-        Ok(Arc::new(Self { storage, ordinal, path, id, map, lacks_space, syncs }))
+        let (lacks_space, refused, syncs) = (AtomicBool::new(false), Mutex::default(), AtomicU64::new(0));
+        Ok(Arc::new(Self { storage, ordinal, path, id, map, lacks_space, refused, syncs }))
     }
 
     /// Runs `sync`, which writes pages back.
@@ -83,9 +85,21 @@ impl Pages {
     }
 
     fn reserve_for(&self, file: &StoredFile) -> Result<()> {
-        let reserved = file.reserve(self.map.len() as u64);
+        let reserved = file.reserve(self.map.len() as u64).and_then(|()| self.ask_again());
         self.lacks_space.store(matches!(reserved, Err(Error::NoSpace(_))), Ordering::Relaxed);
         reserved
+    }
+
+    /// Asks once more for the pages that were refused.
+    fn ask_again(&self) -> Result<()> {
+        let mut refused = lock(&self.refused);
+        let Some(range) = refused.clone() else { return Ok(()) };
+        self.storage.prefault(&self.path, &self.map, range).map_err(|_| {
+            let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            Error::io(Operation::Write, &self.path, source)
+        })?;
+        *refused = None;
+        Ok(())
     }
 
     /// Which file it is.
@@ -115,10 +129,12 @@ impl Pages {
     /// What the file system says to a write where a store would raise `SIGBUS`: `NoSpace`, or `Io`, after which nothing
     /// can be stored; `Replaced`.
     pub(crate) fn prefault(&self, range: Range<usize>) -> Result<()> {
+        let asked = range.clone();
         match self.storage.prefault(&self.path, &self.map, range.clone()) {
             Ok(()) => Ok(()),
             Err(_) => self.find_cause(range).inspect_err(|e| {
                 if matches!(e, Error::NoSpace(_)) {
+                    *lock(&self.refused) = Some(asked);
                     self.lacks_space.store(true, Ordering::Relaxed);
                 }
             }),

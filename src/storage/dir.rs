@@ -152,8 +152,9 @@ impl Dir {
         if found.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
             return Ok(false);
         }
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-        Ok(mounts.lines().any(|line| is_read_only_mount(line, found.stx_mnt_id)))
+        // Where it cannot be read, nothing is known of it. Names in it are bytes of any kind.
+        let Ok(mounts) = std::fs::read("/proc/self/mountinfo") else { return Ok(false) };
+        Ok(has_read_only_mount(&mounts, found.stx_mnt_id))
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -193,6 +194,11 @@ impl Dir {
     pub(super) fn sync_file_system(&self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
+}
+
+#[cfg(target_os = "linux")]
+fn has_read_only_mount(mounts: &[u8], id: u64) -> bool {
+    String::from_utf8_lossy(mounts).lines().any(|line| is_read_only_mount(line, id))
 }
 
 /// Whether `line` of `/proc/self/mountinfo` is of the mount `id`, and its superblock is read-only: proc_pid_mountinfo(5).
@@ -244,5 +250,11 @@ mod tests {
         assert!(!is_read_only_mount(&line("ro", "ro"), 3));
         assert!(!is_read_only_mount("36 35 98:0 / /mnt ro", 36));
         assert!(!is_read_only_mount("", 36));
+    }
+
+    #[test]
+    fn names_of_other_mounts_may_be_any_bytes() {
+        let mounts = b"1 2 3:4 / /caf\xe9 rw - tmpfs none rw\n36 35 98:0 / /mnt ro - ext3 /dev/root ro\n";
+        assert!(has_read_only_mount(mounts, 36) && !has_read_only_mount(mounts, 1));
     }
 }

@@ -11,6 +11,7 @@ use crate::error::{Error, Operation, Result};
 use crate::format::PAGE;
 use crate::format::segment::FRAMES_AT;
 use crate::map::{Map, Tail, has_no_other_user};
+use crate::storage::space::Lacking;
 use crate::storage::{Act, FileId, Storage};
 
 /// An open file of the log.
@@ -97,15 +98,14 @@ impl StoredFile {
     /// Takes the space that the first `len` bytes of the file do not have of their own, without changing a byte: a file
     /// that was restored may have holes, or share its blocks with another one.
     pub(crate) fn reserve(&self, len: u64) -> Result<()> {
-        let shares = can_share_blocks(&self.file);
-        // To look is not to ask the device for anything.
-        let is_whole = !shares && !has_hole(&self.file, len).map_err(|e| Error::io(Operation::Read, &self.path, e))?;
-        if is_whole {
+        let lacking = Lacking::of(&self.file, len).map_err(|e| Error::io(Operation::Read, &self.path, e))?;
+        if lacking.is_empty() {
             return Ok(());
         }
-        self.storage.act(Act::Allocate { path: &self.path, len }, || {
-            fill_holes(&self.file, rustix::fs::FallocateFlags::empty(), len)?;
-            if shares { fill_holes(&self.file, unshare(), len) } else { Ok(()) }
+        self.storage.act(Act::Allocate { path: &self.path, len }, || match lacking.take(&self.file) {
+            // XFS may say so of what it has just made the file's own.
+            Err(_) if Lacking::of(&self.file, len)?.is_empty() => Ok(()),
+            other => other,
         })
     }
 
@@ -210,48 +210,6 @@ pub(super) fn contended(locked: io::Result<()>) -> io::Result<bool> {
         Err(e) if e.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(false),
         Err(e) => Err(e),
     }
-}
-
-/// Whether some of the first `len` bytes have no block, as far as the file system tells: what was allocated and not
-/// written counts as a hole on some.
-fn has_hole(file: &File, len: u64) -> io::Result<bool> {
-    match rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(0)) {
-        Ok(hole) => Ok(hole < len),
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOTSUP) => Ok(false),
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// Allocates what is missing, where the file system has a call for that: one that has not allocates at each write.
-fn fill_holes(file: &File, how: rustix::fs::FallocateFlags, len: u64) -> io::Result<()> {
-    use rustix::io::Errno;
-    match rustix::io::retry_on_intr(|| rustix::fs::fallocate(file, how, 0, len)) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
-        other => Ok(other?),
-    }
-}
-
-/// Whether the blocks of `file` may be another file's, too, and can be made its own: XFS.
-#[cfg(target_os = "linux")]
-fn can_share_blocks(file: &File) -> bool {
-    // `XFS_SUPER_MAGIC`, as statfs(2) lists it.
-    const XFS: u64 = 0x5846_5342;
-    rustix::fs::fstatfs(file).is_ok_and(|found| found.f_type as u64 & 0xffff_ffff == XFS)
-}
-
-#[cfg(target_os = "linux")]
-fn unshare() -> rustix::fs::FallocateFlags {
-    rustix::fs::FallocateFlags::UNSHARE_RANGE
-}
-
-#[cfg(not(target_os = "linux"))]
-fn can_share_blocks(_: &File) -> bool {
-    false
-}
-
-#[cfg(not(target_os = "linux"))]
-fn unshare() -> rustix::fs::FallocateFlags {
-    rustix::fs::FallocateFlags::empty()
 }
 
 /// For file systems without `fallocate`: small writes, because big ones leave big folios in the page cache.

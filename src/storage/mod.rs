@@ -9,6 +9,7 @@ mod dir;
 mod file;
 mod owner;
 mod place;
+mod space;
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
