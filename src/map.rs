@@ -529,7 +529,7 @@ pub(crate) fn has_no_other_user(_file: &File) -> bool {
 
 /// A stretch of a file that has blocks on the device, or is sure to get them.
 #[cfg(target_os = "linux")]
-pub(crate) struct Extent {
+pub(crate) struct FileExtent {
     pub(crate) bytes: Range<u64>,
     /// The blocks are another file's, too.
     pub(crate) is_shared: bool,
@@ -540,7 +540,7 @@ pub(crate) struct Extent {
 /// # Errors
 /// `EOPNOTSUPP` or `ENOTTY` where the file system has no such call.
 #[cfg(target_os = "linux")]
-pub(crate) fn extents(file: &File, bytes: Range<u64>) -> io::Result<Vec<Extent>> {
+pub(crate) fn extents(file: &File, bytes: Range<u64>) -> io::Result<Vec<FileExtent>> {
     /// `FIEMAP_EXTENT_SHARED`.
     const SHARED: u32 = 1 << 13;
     const AT_ONCE: usize = 32;
@@ -590,7 +590,7 @@ pub(crate) fn extents(file: &File, bytes: Range<u64>) -> io::Result<Vec<Extent>>
     // SAFETY: the opcode is that of a call that does nothing but this.
     unsafe { rustix::ioctl::ioctl(file, call) }?;
     let found = &asked.extents[..(asked.head.mapped as usize).min(AT_ONCE)];
-    let extent = |raw: &Raw| Extent {
+    let extent = |raw: &Raw| FileExtent {
         bytes: raw.logical..raw.logical.saturating_add(raw.length),
         is_shared: raw.flags & SHARED != 0,
     };
