@@ -69,7 +69,8 @@ pub(crate) struct Written<T> {
 impl Engine {
     /// Puts the parts of a recovered log together.
     pub(crate) fn assemble(storage: Storage, options: &Options, recovered: Recovered) -> Self {
-        let Recovered { readers, maps, identities, manifest, segments, tail, spares, next_ordinal, .. } = recovered;
+        let Recovered { readers, maps, identities, manifest, unsettled, segments, tail, spares, next_ordinal, .. } =
+            recovered;
         let header = manifest.current().header;
         let meta = Arc::from(manifest.current().meta.as_slice());
         let index_budget = Budget::new(options.index_memory);
@@ -107,7 +108,7 @@ impl Engine {
             keeper: Keeper::new(
                 storage.clone(),
                 plan,
-                (manifest, identities),
+                (manifest, identities, unsettled),
                 next_ordinal,
                 readers,
                 Arc::clone(&maps),

@@ -18,7 +18,7 @@ use crate::index::Budget;
 use crate::lingering::Lingering;
 use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::planted::{Bug, planted};
-use crate::recovery::{Identities, draw_salt};
+use crate::recovery::{Examined, Identities, draw_salt, write_state};
 use crate::segment::{Maps, Preparation, Segment, Spare, file_name};
 use crate::storage::{Storage, StoredFile};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -77,6 +77,8 @@ pub(crate) struct Books {
     manifest: ManifestFile,
     /// Which files the names in the directory must still be.
     identities: Identities,
+    /// What the open found, while there is no space to write that: nothing is appended, cut or prepared.
+    unsettled: Option<Box<Examined>>,
     next_ordinal: u64,
     /// Segments that the manifest names no longer, whose files may be used again.
     retired: Vec<Arc<Segment>>,
@@ -93,7 +95,7 @@ impl Keeper {
     pub(crate) fn new(
         storage: Storage,
         plan: Plan,
-        (manifest, identities): (ManifestFile, Identities),
+        (manifest, identities, unsettled): (ManifestFile, Identities, Option<Box<Examined>>),
         next_ordinal: u64,
         readers: Arc<StoredFile>,
         maps: Arc<Maps>,
@@ -102,6 +104,7 @@ impl Keeper {
             storage: storage.clone(),
             manifest,
             identities,
+            unsettled,
             next_ordinal,
             retired: Vec::new(),
             lingering: Lingering::default(),
@@ -187,6 +190,7 @@ impl Keeper {
     ) -> Result<bool> {
         let mut books = self.books();
         books.check(commit)?;
+        books.settle(commit).inspect_err(|e| tell_if_full(e, events))?;
         self.reserve(commit, writer)?;
         // One look: a rotation after it is sealed with the spare that it makes necessary.
         let (rotated, left, is_short) = {
@@ -400,9 +404,13 @@ impl Keeper {
             let writer = lock(writer);
             (writer.unsealed(), Arc::clone(writer.segment()))
         };
+        match books.settle(commit) {
+            // Nothing was appended: where the log ends, it says as it was found.
+            Err(Error::NoSpace(_)) => return self.remove_dropped(books),
+            other => other?,
+        }
         // The manifest will not say where the log was closed once it is open again: the segment does.
         active.witness_end().map_err(|e| commit.poison(e))?;
-        let retired = std::mem::take(&mut books.retired);
         books.update(commit, |next| {
             if let Some((before, after)) = &rotated {
                 seal(&mut next.entries, before, after);
@@ -411,6 +419,12 @@ impl Keeper {
         })?;
         rotated.iter().for_each(|(before, _)| before.stamp());
         active.stamp();
+        self.remove_dropped(books)
+    }
+
+    /// Removes the files that are not used again.
+    fn remove_dropped(&self, books: &mut Books) -> Result<()> {
+        let retired = std::mem::take(&mut books.retired);
         retired.into_iter().try_for_each(|segment| self.remove(segment.ordinal()))?;
         books.lingering.remove(|ordinal| self.remove(ordinal))
     }
@@ -458,6 +472,21 @@ impl Books {
     /// Refuses when an earlier failure or a close forbids writing.
     fn check(&self, commit: &Commit) -> Result<()> {
         if self.closed { Err(Error::Closed) } else { commit.check_failure() }
+    }
+
+    /// Writes what the open had no space for.
+    ///
+    /// # Errors
+    /// `NoSpace` as long as there is none; any other failure poisons.
+    fn settle(&mut self, commit: &Commit) -> Result<()> {
+        let Some(found) = &self.unsettled else { return Ok(()) };
+        let checked = self.identities.check(&self.storage, &self.manifest);
+        checked.and_then(|()| write_state(&self.storage, &mut self.manifest, found)).map_err(|e| match e {
+            Error::NoSpace(failure) => Error::NoSpace(failure),
+            other => commit.poison(other),
+        })?;
+        self.unsettled = None;
+        Ok(())
     }
 
     /// Sees to it that the largest meta fits.

@@ -188,6 +188,57 @@ fn a_log_that_has_all_its_space_needs_none_on_a_full_disk() {
 }
 
 #[test]
+fn a_log_that_shares_its_blocks_is_opened_on_a_full_disk_and_appended_to_when_there_is_space() {
+    on_disks(&[XFS], |disk, name| {
+        in_every_mode(disk, |options, mode| {
+            for (closed, left) in [(true, 0), (false, 0), (true, 64 << 10), (false, 64 << 10)] {
+                let what = format!("{name}, {mode}, closed: {closed}, left: {left}");
+                make(disk, options, closed);
+                let (log, kept) = (disk.log(), disk.mounted.join("kept"));
+                let arguments = ["-a", "--reflink=always"].map(Path::new);
+                run("cp", arguments.into_iter().chain([&*log, &*kept])).expect("a copy");
+                disk.write_back();
+                disk.choke(left);
+                for _ in 0..2 {
+                    let wal = options.open(&log).unwrap_or_else(|e| panic!("{what}: {e}"));
+                    shows(&wal, 1, RECORDS);
+                    let refused = [
+                        wal.append(&body(RECORDS + 1)).map(drop),
+                        wal.append_batch(&[body(1), body(2)]).map(drop),
+                        wal.submit(&body(1)).map(drop),
+                        wal.truncate_back(RECORDS - 1),
+                        wal.reset(1000),
+                    ];
+                    for refused in refused {
+                        assert!(matches!(refused, Err(Error::NoSpace(_))), "{what}: {refused:?}");
+                    }
+                    shows(&wal, 1, RECORDS);
+                    // Where the log was not closed before, there is no space to say that it is now.
+                    let closes = wal.close();
+                    assert!(
+                        closes.is_ok() || (!closed && matches!(closes, Err(Error::NoSpace(_)))),
+                        "{what}: {closes:?}"
+                    );
+                }
+                let wal = options.open(&log).unwrap_or_else(|e| panic!("{what}: {e}"));
+                // With the blocks of MANIFEST alone.
+                let first = if left > 0 && wal.truncate_front(60).is_ok() { 61 } else { 1 };
+                shows(&wal, first, RECORDS);
+                disk.breathe();
+                assert_eq!(wal.append(&body(RECORDS + 1)).unwrap_or_else(|e| panic!("{what}: {e}")), RECORDS + 1);
+                wal.truncate_back(RECORDS).unwrap_or_else(|e| panic!("{what}: {e}"));
+                wal.close().unwrap_or_else(|e| panic!("{what}: {e}"));
+                drop(wal);
+                shows(&options.open(&log).unwrap_or_else(|e| panic!("{what}: {e}")), first, RECORDS);
+                shows(&options.open(&kept).unwrap_or_else(|e| panic!("{what}: {e}")), 1, RECORDS);
+                fs::remove_dir_all(kept).expect("a removal");
+                disk.clear();
+            }
+        });
+    });
+}
+
+#[test]
 fn a_log_whose_blocks_come_to_be_shared_refuses_what_it_has_no_space_for() {
     on_disks(&[XFS], |disk, name| {
         in_every_mode(disk, |options, mode| {
@@ -213,6 +264,7 @@ fn a_log_whose_blocks_come_to_be_shared_refuses_what_it_has_no_space_for() {
             shows(&wal, 1, 60);
             is_refused(wal.append(&body(61)).map(drop));
             is_refused(wal.truncate_front(20));
+            shows(&wal, 1, 60);
             disk.breathe();
             wal.truncate_front(20).unwrap_or_else(|e| panic!("{what}: {e}"));
             assert_eq!(wal.append(&body(61)).unwrap_or_else(|e| panic!("{what}: {e}")), 61);

@@ -21,9 +21,11 @@ use crate::manifest::{Manifest, ManifestFile, remove_if_there};
 use crate::map::Tail;
 use crate::options::{Options, SyncMode};
 use crate::planted::{Bug, planted};
-use crate::recovery::examine::{Access, Examined, examine, torn_tail};
+pub(crate) use crate::recovery::examine::Examined;
+use crate::recovery::examine::{Access, examine, torn_tail};
 pub(crate) use crate::recovery::lock::{LOCK_LEN, Locks};
 use crate::recovery::report::{RecoveryReport, TailState};
+pub(crate) use crate::recovery::settle::write_state;
 use crate::recovery::unnamed::{Place, Unnamed, unnamed};
 use crate::scan;
 use crate::segment::{Maps, Preparation, Segment, Spare, file_name};
@@ -35,6 +37,8 @@ pub(crate) struct Recovered {
     pub(crate) maps: Arc<Maps>,
     pub(crate) identities: Identities,
     pub(crate) manifest: ManifestFile,
+    /// What was found, if there is no space to write that; see [`write_state`].
+    pub(crate) unsettled: Option<Box<Examined>>,
     /// Every segment that holds records; the last one is appended to.
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) tail: Tail,
@@ -118,7 +122,7 @@ fn recover(storage: &Storage, options: &Options, started: Instant) -> Result<Rec
             (manifest, true, name_synced)
         }
     };
-    let examined = examined(storage, options, &mut manifest)?;
+    let (examined, is_settled) = examined(storage, options, &mut manifest)?;
     let state = manifest.current().clone();
     let next_ordinal = next_ordinal(&state, &listed);
     let leftovers = remove_leftovers(storage, &state, &listed, examined.place());
@@ -128,11 +132,12 @@ fn recover(storage: &Storage, options: &Options, started: Instant) -> Result<Rec
     let identities = Identities { lock: None, readers: readers.id()?, unsealed: named.collect() };
     leftovers?;
     let report = RecoveryReport { created, name_synced, elapsed: started.elapsed(), ..report(&state, &examined) };
-    Ok(Recovered { readers, maps, identities, manifest, segments, tail, spares, next_ordinal, report })
+    let unsettled = if is_settled { None } else { Some(withhold(examined, &segments, &spares)) };
+    Ok(Recovered { readers, maps, identities, manifest, unsettled, segments, tail, spares, next_ordinal, report })
 }
 
 /// Looks at the log, refuses what must be refused, and only then writes.
-fn examined(storage: &Storage, options: &Options, manifest: &mut ManifestFile) -> Result<Examined> {
+fn examined(storage: &Storage, options: &Options, manifest: &mut ManifestFile) -> Result<(Examined, bool)> {
     let state = manifest.current();
     if options.user_tag.is_some_and(|tag| tag != state.header.user_tag) {
         let reason = "the log carries another user tag";
@@ -142,8 +147,16 @@ fn examined(storage: &Storage, options: &Options, manifest: &mut ManifestFile) -
     if options.strict && examined.tail() == TailState::Torn {
         return Err(torn_tail(storage, &examined));
     }
-    settle::settle(storage, manifest, &examined)?;
-    Ok(examined)
+    let is_settled = settle::settle(storage, manifest, &examined)?;
+    Ok((examined, is_settled))
+}
+
+/// Lets nothing be appended to the segments until the state of the log is written.
+fn withhold(examined: Examined, segments: &[Arc<Segment>], spares: &[Spare]) -> Box<Examined> {
+    let active = segments.last().and_then(|segment| segment.pages());
+    let pages = active.iter().chain(spares.iter().map(Spare::pages));
+    pages.for_each(|pages| pages.withhold());
+    Box::new(examined)
 }
 
 /// Segments, the tail that is appended to, the spares, and which file the active segment is.

@@ -17,33 +17,54 @@ use crate::storage::{Storage, StoredFile};
 /// How much is written by one call.
 const CHUNK: usize = 64 * PAGE;
 
-/// Makes durable what `examined` found, and the state of the log with it.
-pub(crate) fn settle(storage: &Storage, manifest: &mut ManifestFile, examined: &Examined) -> Result<()> {
+/// Makes durable what `examined` found, and the state of the log with it. Returns `false` if there is no space to write that
+/// state, which [`write_state`] has to do before anything is appended; what was found is durable all the same.
+pub(crate) fn settle(storage: &Storage, manifest: &mut ManifestFile, examined: &Examined) -> Result<bool> {
     manifest.settle()?;
+    if !examined.closed {
+        for kept in kept_segments(examined) {
+            make_durable(&opened(storage, &kept)?, &kept)?;
+        }
+    }
+    match write_state(storage, manifest, examined) {
+        Err(Error::NoSpace(_)) if keeps_entries(manifest, examined) => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+/// Writes the state of the log: where its records end, and that it is open.
+///
+/// # Errors
+/// What the system says; for want of space the log is as before.
+pub(crate) fn write_state(storage: &Storage, manifest: &mut ManifestFile, examined: &Examined) -> Result<()> {
     let log_id = manifest.current().header.log_id;
     for kept in kept_segments(examined) {
-        let file = storage.open_write(file_name(kept.image.entry.ordinal).as_str())?;
+        let file = opened(storage, &kept)?;
         restore_identity(&file, kept.image, log_id)?;
-        if !examined.closed {
-            make_durable(&file, &kept)?;
-        }
         publish(&file, &kept)?;
         if !examined.closed && !kept.complete && !planted(Bug::NoScrub) {
             scrub(&file, &kept)?;
         }
     }
-    let before = manifest.current().clone();
-    let entries = entries_of(examined, &before.entries);
-    let is_settled = before.header.clean_offset == 0 && entries == before.entries;
+    let is_settled = manifest.current().header.clean_offset == 0 && keeps_entries(manifest, examined);
     let updated = manifest.update(|next| {
         next.header.clean_offset = 0;
-        next.entries = entries;
+        next.entries = entries_of(examined, &next.entries);
     });
     match updated {
         // Blocks that are shared with another file, and a full disk: the manifest says all that as it is.
         Err(Error::NoSpace(_)) if is_settled => Ok(()),
         other => other,
     }
+}
+
+fn keeps_entries(manifest: &ManifestFile, examined: &Examined) -> bool {
+    let entries = &manifest.current().entries;
+    entries_of(examined, entries) == *entries
+}
+
+fn opened(storage: &Storage, kept: &Kept<'_>) -> Result<StoredFile> {
+    storage.open_write(file_name(kept.image.entry.ordinal).as_str())
 }
 
 /// An unsealed segment that holds records.

@@ -59,6 +59,11 @@ impl Pages {
         self.lacks_space.load(Ordering::Relaxed)
     }
 
+    /// Lets nothing be appended until [`Pages::reserve`] has succeeded.
+    pub(crate) fn withhold(&self) {
+        self.lacks_space.store(true, Ordering::Relaxed);
+    }
+
     /// Tries again to take the space that the file does not have.
     ///
     /// # Errors
