@@ -404,9 +404,10 @@ impl std::fmt::Display for Holder<'_> {
 
 /// What helps where there is no space.
 fn relief(failure: &IoFailure) -> &'static str {
-    match failure.source.kind() {
-        io::ErrorKind::FileTooLarge => "raise that limit (`ulimit -f`), and try again",
-        _ => "free some space, for example by truncating the front of the log, and try again",
+    if failure.is_limit() {
+        "raise that limit (`ulimit -f`), and try again"
+    } else {
+        "free some space, for example by truncating the front of the log, and try again"
     }
 }
 
@@ -457,6 +458,14 @@ impl Error {
     pub(crate) fn is_want_of_descriptors(&self) -> bool {
         let numbers = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
         matches!(self, Self::Io(failure) if numbers.contains(&failure.source.raw_os_error()))
+    }
+
+    /// The failure of something of which a part has happened: want of space is no way back.
+    pub(crate) fn once_begun(self) -> Self {
+        match self {
+            Self::NoSpace(failure) => Self::Io(failure),
+            other => other,
+        }
     }
 
     /// Whether this says that a file is not there.
@@ -515,6 +524,11 @@ impl Error {
 }
 
 impl IoFailure {
+    /// Whether it is the limit of this process on the size of files that forbids it.
+    pub(crate) fn is_limit(&self) -> bool {
+        self.source.kind() == io::ErrorKind::FileTooLarge
+    }
+
     fn is_same_as(&self, other: &Self) -> bool {
         let details = |failure: &Self| (failure.operation, failure.source.kind(), failure.source.raw_os_error());
         details(self) == details(other) && self.path == other.path

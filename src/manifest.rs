@@ -132,7 +132,8 @@ impl ManifestFile {
             Err(Error::NoSpace(_)) => true,
             other => other.map(|()| false)?,
         };
-        match self.write_again() {
+        let same = Reading::of(&self.file)?.is_twice_the_same();
+        match self.write_again(same) {
             // Blocks that are shared with another file, and a full disk. What the device holds counts.
             Err(Error::NoSpace(failure)) if !self.is_on_device()? => return Err(Error::NoSpace(failure)),
             Err(Error::NoSpace(_)) => {}
@@ -141,8 +142,7 @@ impl ManifestFile {
         self.storage.sync_dir()
     }
 
-    fn write_again(&self) -> Result<()> {
-        let same = Reading::of(&self.file)?.is_twice_the_same();
+    fn write_again(&self, same: bool) -> Result<()> {
         let bytes = self.current.encode();
         self.write_slot(self.newest, &bytes)?;
         if same { Ok(()) } else { self.write_slot(1 - self.newest, &bytes) }
@@ -197,11 +197,12 @@ impl ManifestFile {
         let (first, second) = (1 - self.newest, self.newest);
         // The newest slot holds until the older one is synced.
         self.store_slot(first, &bytes).or_else(|e| self.take_back(first, e))?;
-        let written = self.file.sync().and_then(|()| match planted(Bug::OneSlot) {
+        let synced = self.file.sync();
+        let written = synced.and_then(|()| match planted(Bug::OneSlot) {
             true => Ok(()),
             false => self.write_slot(second, &bytes),
         });
-        written.map_err(begun)?;
+        written.map_err(Error::once_begun)?;
         self.newest = first;
         self.current = next;
         Ok(())
@@ -218,7 +219,7 @@ impl ManifestFile {
 
     fn write_slot(&self, index: usize, bytes: &[u8]) -> Result<()> {
         self.store_slot(index, bytes)?;
-        self.file.sync()
+        self.file.sync().map_err(Error::once_begun)
     }
 
     /// Sees to it that the slot does not verify that was perhaps written in part, and returns why.
@@ -266,16 +267,8 @@ fn write_anew(storage: &Storage, manifest: &Manifest, slot_len: usize) -> Result
     }
     renamed?;
     // The file before has no name any more.
-    storage.sync_dir().map_err(begun)?;
+    storage.sync_dir().map_err(Error::once_begun)?;
     Ok((file.renamed(MANIFEST), slot_len))
-}
-
-/// The failure of something of which a part has happened: want of space is no way back.
-fn begun(e: Error) -> Error {
-    match e {
-        Error::NoSpace(failure) => Error::Io(failure),
-        other => other,
-    }
 }
 
 /// Removes `name`; it is fine if it is not there.

@@ -27,7 +27,8 @@ pub(crate) fn settle(storage: &Storage, manifest: &mut ManifestFile, examined: &
         }
     }
     match write_state(storage, manifest, examined) {
-        Err(Error::NoSpace(_)) if keeps_entries(manifest, examined) => Ok(false),
+        // A limit of this process on the size of files does not pass.
+        Err(Error::NoSpace(failure)) if !failure.is_limit() && keeps_entries(manifest, examined) => Ok(false),
         other => other.map(|()| true),
     }
 }
@@ -113,7 +114,7 @@ fn restore_identity(file: &StoredFile, image: &Image, log_id: [u8; 16]) -> Resul
             file.write_at(&whole, at as u64)?;
         }
     }
-    file.sync()
+    sync(file)
 }
 
 /// Writes everything that is not known to be durable again, with the same bytes, and syncs it.
@@ -125,12 +126,12 @@ fn make_durable(file: &StoredFile, kept: &Kept<'_>) -> Result<()> {
         match write_again(file, PAGE, FRAMES_AT).and_then(|()| write_again(file, from, kept.end)) {
             // Holes, or blocks that are shared with another file, and a full disk. What cannot be made dirty counts as it
             // comes from the device.
-            Err(Error::NoSpace(_)) => file.sync().and_then(|()| file.forget_cached())?,
+            Err(Error::NoSpace(_)) => sync(file).and_then(|()| file.forget_cached())?,
             other => other?,
         }
         check_again(file, kept)?;
     }
-    file.sync()
+    sync(file)
 }
 
 fn write_again(file: &StoredFile, from: usize, to: usize) -> Result<()> {
@@ -178,25 +179,32 @@ fn publish(file: &StoredFile, kept: &Kept<'_>) -> Result<()> {
     for at in DURABLE_AT {
         file.write_at(&durable, at as u64)?;
     }
-    file.sync()
+    sync(file)
 }
 
 /// Makes everything behind the append position zero, so that nothing that was cut comes back.
 fn scrub(file: &StoredFile, kept: &Kept<'_>) -> Result<()> {
+    let (mut at, mut dirty, mut written) = (kept.end, false, Ok(()));
     let capacity = kept.image.entry.capacity as usize;
     let mut bytes = vec![0; CHUNK];
-    let (mut at, mut dirty) = (kept.end, false);
-    while at < capacity {
+    while at < capacity && written.is_ok() {
         let chunk = &mut bytes[..(CHUNK - at % CHUNK).min(capacity - at)];
         file.read_at(chunk, at as u64)?;
         if !scan::is_zero(chunk) {
             chunk.fill(0);
-            file.write_at(chunk, at as u64)?;
             dirty = true;
+            written = file.write_at(chunk, at as u64);
         }
         at += chunk.len();
     }
-    if dirty && !planted(Bug::ScrubNotSynced) { file.sync() } else { Ok(()) }
+    // Also what was zeroed in front of a failure: it will not be found again.
+    let synced = if dirty && !planted(Bug::ScrubNotSynced) { sync(file) } else { Ok(()) };
+    synced.and(written)
+}
+
+/// After a failed sync, whatever the reason, pages may be clean that the device does not have.
+fn sync(file: &StoredFile) -> Result<()> {
+    file.sync().map_err(Error::once_begun)
 }
 
 /// The segments as recovery leaves them: what is complete is sealed, what was used and cut is dropped.
