@@ -216,8 +216,12 @@ impl Engine {
         // No byte of them changes under the lock. It is not waited for, since its holder may be in a callback: the next
         // look is refused again.
         let Some(_writer) = self.try_writer() else { return };
+        if pages.lacks_space() {
+            return;
+        }
         match pages.prefault(range) {
             Ok(()) | Err(Error::NoSpace(_)) => {}
+            Err(e) if e.is_want_of_descriptors() => {}
             Err(e) => drop(self.commit.poison(e)),
         }
     }
@@ -393,7 +397,8 @@ impl Engine {
 
     /// Without a thread of its own, the log wakes those who wait from the calls that end their wait.
     pub(crate) fn wake_due(&self) {
-        if !self.threaded {
+        // In a forked child those who wait are the parent's.
+        if !self.threaded && self.owner.is_current() {
             self.commit.wake_due();
         }
     }

@@ -197,12 +197,13 @@ impl ManifestFile {
         let (first, second) = (1 - self.newest, self.newest);
         // The newest slot holds until the older one is synced.
         self.store_slot(first, &bytes).or_else(|e| self.take_back(first, e))?;
-        let synced = self.file.sync();
-        let written = synced.and_then(|()| match planted(Bug::OneSlot) {
-            true => Ok(()),
-            false => self.write_slot(second, &bytes),
-        });
-        written.map_err(Error::once_begun)?;
+        self.file.sync().map_err(Error::once_begun)?;
+        let written = if planted(Bug::OneSlot) { Ok(()) } else { self.write_slot(second, &bytes) };
+        match written {
+            // The log is as `change` has made it: the next update writes this slot first.
+            Err(Error::NoSpace(_)) => {}
+            other => other?,
+        }
         self.newest = first;
         self.current = next;
         Ok(())

@@ -210,7 +210,7 @@ impl Keeper {
         let started = Instant::now();
         // A spare that cannot be made must not keep the segment before it from being sealed.
         let spare = if is_short { self.missing_spare(&mut books, need, ask_for_help).map(Some) } else { Ok(None) };
-        let (spare, failed) = match spare.map_err(|e| poison_unless_full(commit, e, events)) {
+        let (mut spare, mut failed) = match spare.map_err(|e| poison_unless_full(commit, e, events)) {
             Ok(spare) => (spare, None),
             // The manifest may be another file by now.
             Err(poisoned @ Error::Poisoned(_)) => return Err(poisoned),
@@ -222,15 +222,12 @@ impl Keeper {
         if let Some((before, _)) = rotated.as_ref().filter(|_| !planted(Bug::SealBeforeSync)) {
             commit.sync_to(before.last_seq(), commit.epoch())?;
         }
-        let prepared = spare.as_ref().map(|spare| spare.entry);
+        let mut prepared = None;
         if rotated.is_some() || spare.is_some() {
-            let announced = self.announce(&mut books, commit, &rotated, spare.as_ref());
-            if let (Err(Error::NoSpace(_)), Some(spare)) = (&announced, &spare) {
-                // It has no entry, and takes the space that the manifest needs.
-                books.identities.unsealed.remove(&spare.entry.ordinal);
-                self.remove(spare.entry.ordinal)?;
-            }
-            announced.inspect_err(|e| tell_if_full(e, events))?;
+            let announced = self.announce(&mut books, commit, &rotated, &mut spare);
+            let refused = announced.inspect_err(|e| tell_if_full(e, events))?;
+            failed = failed.or(refused.inspect(|e| tell_if_full(e, events)));
+            prepared = spare.as_ref().map(|spare| spare.entry);
             hand_over(&mut lock(writer), rotated.is_some(), spare);
         }
         drop(books);
@@ -352,7 +349,9 @@ impl Keeper {
             segment.release();
             // Behind the active segment, a file of records would pass for the end of a log that has lost its manifest.
             let is_before = segment.ordinal() < books.current().active().ordinal;
-            let fits = is_before && segment.capacity() as u64 == self.plan.segment_size;
+            // Where an open has had no space to write what it found, every file that goes gives some.
+            let is_spare = is_before && books.unsettled.is_none();
+            let fits = is_spare && segment.capacity() as u64 == self.plan.segment_size;
             // A record that was kept without its view reads through a map of the file.
             let is_free = !segment.is_mapped() || planted(Bug::RecycleUnderView);
             if fits && is_free && books.retired.len() < self.plan.spare_segments {
@@ -411,12 +410,17 @@ impl Keeper {
         }
         // The manifest will not say where the log was closed once it is open again: the segment does.
         active.witness_end().map_err(|e| commit.poison(e))?;
-        books.update(commit, |next| {
+        let updated = books.update(commit, |next| {
             if let Some((before, after)) = &rotated {
                 seal(&mut next.entries, before, after);
             }
             next.header.clean_offset = active.end().offset as u64;
-        })?;
+        });
+        if let Err(full @ Error::NoSpace(_)) = updated {
+            self.remove_dropped(books)?;
+            return Err(full);
+        }
+        updated?;
         rotated.iter().for_each(|(before, _)| before.stamp());
         active.stamp();
         self.remove_dropped(books)
@@ -429,20 +433,28 @@ impl Keeper {
         books.lingering.remove(|ordinal| self.remove(ordinal))
     }
 
-    /// The one manifest update of a rotation.
+    /// The one manifest update of a rotation. If the manifest has no space for it, the spare is given up, whose space it may
+    /// need, and the segment before is sealed without; returns that error then.
     fn announce(
         &self,
         books: &mut Books,
         commit: &Commit,
         rotated: &Option<(Arc<Segment>, Arc<Segment>)>,
-        spare: Option<&Spare>,
-    ) -> Result<()> {
-        books.update(commit, |next| {
-            if let Some((before, after)) = rotated {
-                seal(&mut next.entries, before, after);
-            }
-            next.entries.extend(spare.map(|spare| spare.entry));
-        })
+        spare: &mut Option<Spare>,
+    ) -> Result<Option<Error>> {
+        let full = match books.announce(commit, rotated, spare.as_ref()) {
+            Err(full @ Error::NoSpace(_)) => full,
+            other => return other.map(|()| None),
+        };
+        let Some(given_up) = spare.take() else { return Err(full) };
+        books.identities.unsealed.remove(&given_up.entry.ordinal);
+        // Want of space says more than this, and the next open removes what is left.
+        let _ = self.remove(given_up.entry.ordinal);
+        drop(given_up);
+        match rotated {
+            Some(_) => books.announce(commit, rotated, None).map(|()| Some(full)),
+            None => Err(full),
+        }
     }
 }
 
@@ -474,6 +486,21 @@ impl Books {
         if self.closed { Err(Error::Closed) } else { commit.check_failure() }
     }
 
+    /// Seals what was rotated and names the spare, in one update.
+    fn announce(
+        &mut self,
+        commit: &Commit,
+        rotated: &Option<(Arc<Segment>, Arc<Segment>)>,
+        spare: Option<&Spare>,
+    ) -> Result<()> {
+        self.update(commit, |next| {
+            if let Some((before, after)) = rotated {
+                seal(&mut next.entries, before, after);
+            }
+            next.entries.extend(spare.map(|spare| spare.entry));
+        })
+    }
+
     /// Writes what the open had no space for.
     ///
     /// # Errors
@@ -483,6 +510,8 @@ impl Books {
         let checked = self.identities.check(&self.storage, &self.manifest);
         checked.and_then(|()| write_state(&self.storage, &mut self.manifest, found)).map_err(|e| match e {
             Error::NoSpace(failure) => Error::NoSpace(failure),
+            // Each step can be done again.
+            e if e.is_want_of_descriptors() => e,
             other => commit.poison(other),
         })?;
         self.unsettled = None;

@@ -398,6 +398,7 @@ impl Commit {
         match last.map_or(Ok(()), |job| job.segment.prefault_after_sync(job.to.offset)) {
             // An append that meets this page needs space that may be there by then.
             Ok(()) | Err(Error::NoSpace(_)) => {}
+            Err(e) if e.is_want_of_descriptors() => {}
             Err(e) => drop(self.poison(e)),
         }
     }

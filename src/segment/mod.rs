@@ -269,6 +269,7 @@ impl Segment {
         match asked {
             // What was synced is durable all the same.
             Err(Error::NoSpace(_)) => Ok(()),
+            Err(e) if e.is_want_of_descriptors() => Ok(()),
             other => other,
         }
     }

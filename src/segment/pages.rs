@@ -26,8 +26,8 @@ pub(crate) struct Pages {
     map: Arc<Map>,
     /// The file has not all its space, and there was none left: nothing is appended to it.
     lacks_space: AtomicBool,
-    /// What was refused last for want of space, which the file system may deny of blocks that it shows as there.
-    refused: Mutex<Option<Range<usize>>>,
+    /// What was refused for want of space, which the file system may deny of blocks that it shows as there.
+    refused: Mutex<Vec<Range<usize>>>,
     /// How often a sync has begun or ended: odd while one runs.
     syncs: AtomicU64,
 }
@@ -90,21 +90,33 @@ impl Pages {
     }
 
     fn reserve_for(&self, file: &StoredFile) -> Result<()> {
-        let reserved = file.reserve(self.map.len() as u64).and_then(|()| self.ask_again());
-        self.lacks_space.store(matches!(reserved, Err(Error::NoSpace(_))), Ordering::Relaxed);
+        let mut refused = lock(&self.refused);
+        let reserved = file.reserve(self.map.len() as u64).and_then(|()| self.ask_again(&mut refused));
+        match &reserved {
+            Ok(()) => self.lacks_space.store(false, Ordering::Relaxed),
+            Err(Error::NoSpace(_)) => self.lacks_space.store(true, Ordering::Relaxed),
+            Err(_) => {}
+        }
         reserved
     }
 
     /// Asks once more for the pages that were refused.
-    fn ask_again(&self) -> Result<()> {
-        let mut refused = lock(&self.refused);
-        let Some(range) = refused.clone() else { return Ok(()) };
-        self.storage.prefault(&self.path, &self.map, range).map_err(|_| {
+    fn ask_again(&self, refused: &mut Vec<Range<usize>>) -> Result<()> {
+        let ask = |range: &Range<usize>| self.storage.prefault(&self.path, &self.map, range.clone());
+        refused.iter().try_for_each(ask).map_err(|_| {
             let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
             Error::io(Operation::Write, &self.path, source)
         })?;
-        *refused = None;
+        refused.clear();
         Ok(())
+    }
+
+    fn note_refusal(&self, range: Range<usize>) {
+        let mut refused = lock(&self.refused);
+        if !refused.contains(&range) {
+            refused.push(range);
+        }
+        self.lacks_space.store(true, Ordering::Relaxed);
     }
 
     /// Which file it is.
@@ -139,8 +151,7 @@ impl Pages {
             Ok(()) => Ok(()),
             Err(_) => self.find_cause(range).inspect_err(|e| {
                 if matches!(e, Error::NoSpace(_)) {
-                    *lock(&self.refused) = Some(asked);
-                    self.lacks_space.store(true, Ordering::Relaxed);
+                    self.note_refusal(asked);
                 }
             }),
         }
