@@ -119,8 +119,8 @@ pub(crate) struct Writer {
     prefaulted: Option<Prefaulted>,
 }
 
-/// Pages that were made writable for one thread's append, and that others may count on who append with it: between the
-/// same two syncs, and soon. A thread alone asks each time, so that nothing comes between its question and its store.
+/// Pages that were made writable for one thread's append. Other threads that append between the same two syncs, within
+/// [`SHARED_FOR`], do not ask again; the same thread does, so that nothing comes between its question and its store.
 struct Prefaulted {
     turn: u64,
     to: usize,
@@ -128,7 +128,7 @@ struct Prefaulted {
     at: Instant,
 }
 
-/// For how long others count on it: about as long as the sync takes that they share.
+/// About as long as the sync takes that those threads share.
 const SHARED_FOR: Duration = Duration::from_millis(1);
 
 impl Prefaulted {

@@ -460,7 +460,7 @@ impl Error {
         matches!(self, Self::Io(failure) if numbers.contains(&failure.source.raw_os_error()))
     }
 
-    /// The failure of something of which a part has happened: want of space is no way back.
+    /// The failure of a change that has happened in part, after which want of space does not mean that nothing was done.
     pub(crate) fn once_begun(self) -> Self {
         match self {
             Self::NoSpace(failure) => Self::Io(failure),

@@ -223,13 +223,13 @@ impl ManifestFile {
         self.file.sync().map_err(Error::once_begun)
     }
 
-    /// Sees to it that the slot does not verify that was perhaps written in part, and returns why.
+    /// Spoils a slot of which a part may have been written for `why`, want of space, and returns that.
     fn take_back(&self, index: usize, why: Error) -> Result<()> {
         if !matches!(why, Error::NoSpace(_)) {
             return Err(why);
         }
         match self.file.write_at(&[0; PAGE], (index * self.slot_len) as u64) {
-            // Its first page was not written then, and stands for the state before.
+            // Without space for its first page, the slot still holds its earlier state.
             Ok(()) | Err(Error::NoSpace(_)) => Err(why),
             Err(e) => Err(e),
         }

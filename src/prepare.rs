@@ -349,7 +349,7 @@ impl Keeper {
             segment.release();
             // Behind the active segment, a file of records would pass for the end of a log that has lost its manifest.
             let is_before = segment.ordinal() < books.current().active().ordinal;
-            // Where an open has had no space to write what it found, every file that goes gives some.
+            // While there is no space for the state that the open found, every file that is removed frees some.
             let is_spare = is_before && books.unsettled.is_none();
             let fits = is_spare && segment.capacity() as u64 == self.plan.segment_size;
             // A record that was kept without its view reads through a map of the file.
@@ -404,7 +404,7 @@ impl Keeper {
             (writer.unsealed(), Arc::clone(writer.segment()))
         };
         match books.settle(commit) {
-            // Nothing was appended: where the log ends, it says as it was found.
+            // Nothing was appended, and the files say where the log ends as they did at the open.
             Err(Error::NoSpace(_)) => return self.remove_dropped(books),
             other => other?,
         }
@@ -433,8 +433,8 @@ impl Keeper {
         books.lingering.remove(|ordinal| self.remove(ordinal))
     }
 
-    /// The one manifest update of a rotation. If the manifest has no space for it, the spare is given up, whose space it may
-    /// need, and the segment before is sealed without; returns that error then.
+    /// The one manifest update of a rotation. If the manifest has no space for it, the spare's file is removed, whose space
+    /// it may need, and the segment before is sealed without a spare; the error is returned beside that.
     fn announce(
         &self,
         books: &mut Books,
@@ -504,7 +504,7 @@ impl Books {
     /// Writes what the open had no space for.
     ///
     /// # Errors
-    /// `NoSpace` as long as there is none; any other failure poisons.
+    /// `NoSpace` as long as there is none; `Io` for want of descriptors; any other failure poisons.
     fn settle(&mut self, commit: &Commit) -> Result<()> {
         let Some(found) = &self.unsettled else { return Ok(()) };
         let checked = self.identities.check(&self.storage, &self.manifest);
